@@ -1,0 +1,374 @@
+"""The two bodyguards as modules around any Hugging Face causal LM: a value head, an output classifier, an input
+classifier.
+
+What it does: `OutputClassifier` keeps the language model whole and adds a second head that reads the same final hidden
+state (chapter 03; section 3 of Constitutional Classifiers, arXiv 2501.18837); `InputClassifier` reads its verdict off
+the next token (chapter 02).
+
+What it deliberately does not do: train (`training.py`), stream (`streaming.py`), choose thresholds (`evaluation.py`),
+or write to disk by itself (`checkpoints.py`, which both classes use, keeps a folder loadable without this library).
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.modeling_outputs import BaseModelOutputWithPast
+from transformers.utils import ModelOutput
+
+from . import checkpoints
+from .checkpoints import ClassifierError
+from .encoding import (
+    VERDICT_WORDS,
+    completion_prefix_ids,
+    fingerprint,
+    pad_batch,
+    verdict_prompt_ids,
+    verdict_token_ids,
+)
+
+__all__ = [
+    "ClassifierError",
+    "InputClassifier",
+    "InputScores",
+    "OutputClassifier",
+    "OutputClassifierOutput",
+    "ValueHead",
+]
+
+
+class ValueHead(nn.Module):
+    """Linear, SiLU, Linear: hidden states [..., hidden_size] in any dtype -> float32 logits [...] of "the whole
+    completion is harmful" (chapter 03).
+
+    The last layer starts near zero with the bias at logit(base_rate), so an untrained head says the base rate
+    everywhere. It computes in float32 even under autocast: in bfloat16, sigmoid is exactly 1 from a logit of about 6
+    on, and no threshold above that could be told apart. Raises ValueError if base_rate is not strictly between 0 and 1.
+    """
+
+    def __init__(self, hidden_size: int, inner_size: int | None = None, base_rate: float | None = None):
+        super().__init__()
+        if base_rate is not None and not 0.0 < base_rate < 1.0:
+            raise ValueError(f"base_rate is the share of harmful sequences, strictly between 0 and 1, not {base_rate}")
+        self.inner = nn.Linear(hidden_size, inner_size or hidden_size, dtype=torch.float32)
+        self.out = nn.Linear(inner_size or hidden_size, 1, dtype=torch.float32)
+        nn.init.normal_(self.out.weight, std=0.02)
+        nn.init.constant_(self.out.bias, 0.0 if base_rate is None else math.log(base_rate / (1.0 - base_rate)))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            inner = nn.functional.silu(self.inner(hidden.to(self.inner.weight.dtype)))
+            return self.out(inner).squeeze(-1).float()
+
+
+class _GivenHidden(nn.Module):
+    """Stands where a causal LM keeps its body and hands back the hidden states it is given."""
+
+    def forward(self, inputs_embeds: Tensor | None = None, **_) -> BaseModelOutputWithPast:
+        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
+
+
+class _Bodyguard(nn.Module):
+    """What both classifiers share: a causal LM kept whole, its hidden states and its own logits."""
+
+    def __init__(self, model: nn.Module, tokenizer=None):
+        super().__init__()
+        if hasattr(model, "get_base_model") and hasattr(
+            model, "peft_config"
+        ):  # a PeftModel: its adapters live inside the model it wraps
+            if any(config.is_prompt_learning for config in model.peft_config.values()):
+                raise ValueError("prompt-learning adapters change the input, not the layers; use LoRA or its kin")
+            model = model.get_base_model()
+            model._hf_peft_config_loaded = True  # so that transformers saves and loads the adapters by itself
+        head = getattr(model, "get_output_embeddings", lambda: None)()
+        if head is None or model.base_model is model or getattr(model.config, "is_encoder_decoder", False):
+            raise ValueError(
+                f"{type(model).__name__} is not a decoder-only causal LM with a head; load it with AutoModelForCausalLM"
+            )
+        if tokenizer is not None and len(tokenizer) > model.get_input_embeddings().num_embeddings:
+            rows = model.get_input_embeddings().num_embeddings
+            raise ValueError(
+                f"the tokenizer has {len(tokenizer)} tokens, the model {rows} embeddings: they do not belong together"
+            )
+        self.model, self.tokenizer = model, tokenizer
+        self.fingerprint = None if tokenizer is None else fingerprint(tokenizer)
+        self._takes_positions = "position_ids" in inspect.signature(model.base_model.forward).parameters
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The language model without its head."""
+        return self.model.base_model
+
+    @property
+    def lm_head(self) -> nn.Module:
+        return self.model.get_output_embeddings()
+
+    @property
+    def config(self):
+        return self.model.config
+
+    @property
+    def device(self) -> torch.device:
+        return self.lm_head.weight.device
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens that fit (max_position_embeddings), or None where the architecture sets no limit."""
+        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+
+    def gradient_checkpointing_enable(self, **options) -> None:
+        """Recompute activations in the backward pass; transformers.Trainer calls this."""
+        self.model.gradient_checkpointing_enable(**options)
+        self.model.enable_input_require_grads()
+
+    def read(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, past_key_values=None, use_cache: bool = False
+    ):
+        """The backbone's output for input_ids [batch, time]: .last_hidden_state [batch, time, hidden] and
+        .past_key_values.
+
+        attention_mask [batch, past + time] is 1 at real tokens; padding may stand on either side, positions count real
+        tokens only. Raises ValueError if the mask does not cover the cache as well.
+        """
+        options = {}
+        if attention_mask is not None:
+            past = 0 if past_key_values is None else past_key_values.get_seq_length()
+            if attention_mask.shape != (input_ids.shape[0], past + input_ids.shape[1]):
+                want = [input_ids.shape[0], past + input_ids.shape[1]]
+                raise ValueError(
+                    f"attention_mask must cover cached and new tokens, {want}, not {list(attention_mask.shape)}"
+                )
+            options["attention_mask"] = attention_mask
+            if self._takes_positions:
+                options["position_ids"] = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, past:]
+        return self.backbone(input_ids=input_ids, past_key_values=past_key_values, use_cache=use_cache, **options)
+
+    def lm_logits(self, hidden: Tensor) -> Tensor:
+        """The language model's own logits for hidden states [batch, time, hidden], to the bit.
+
+        Runs the causal LM's own forward with its body replaced by one that returns `hidden`, so soft-capping, scaling
+        and whatever else an architecture does after its lm_head happens here too. A shallow copy shares every weight
+        and costs microseconds; nothing is kept, so threads do not meet.
+        """
+        shell = copy.copy(self.model)
+        shell._modules = {**self.model._modules, self.model.base_model_prefix: _GivenHidden()}
+        return type(self.model).forward(shell, inputs_embeds=hidden, use_cache=False).logits
+
+
+@dataclass
+class OutputClassifierOutput(ModelOutput):
+    """harm_logits [batch, time] float32; lm_logits [batch, time, vocab] or None; past_key_values or None;
+    last_hidden_state [batch, time, hidden].
+    """
+
+    harm_logits: Tensor | None = None
+    lm_logits: Tensor | None = None
+    past_key_values: object | None = None
+    last_hidden_state: Tensor | None = None
+
+
+class OutputClassifier(_Bodyguard):
+    """A causal LM with a value head beside its language-modelling head: after every token, the logit that the whole
+    completion will be harmful.
+
+    It reads the completion alone, `prefix_ids` + completion; `forward` adds no prefix by itself. harm_logits[:, t] has
+    seen token t; lm_logits[:, t] predict token t+1 and are those of the causal LM, to the bit.
+    """
+
+    kind = "output"
+
+    def __init__(self, model: nn.Module, tokenizer=None, inner_size: int | None = None, base_rate: float | None = None):
+        super().__init__(model, tokenizer)
+        self.value_head = ValueHead(self.lm_head.in_features, inner_size, base_rate).to(self.device)
+        self.prefix_ids: list[int] = [] if tokenizer is None else completion_prefix_ids(tokenizer)
+
+    @classmethod
+    def from_backbone(cls, name_or_path_or_model, tokenizer=None, inner_size=None, base_rate=None) -> OutputClassifier:
+        """A classifier with an untrained head. A model object (a PeftModel too) is taken over, not copied; a name
+        brings its own tokenizer.
+
+        base_rate is the share of harmful sequences in the training data. Raises ValueError for anything but a
+        decoder-only causal LM, or for a tokenizer with more tokens than the model has embeddings. Without a tokenizer,
+        set `prefix_ids` yourself if completions stand behind one.
+        """
+        return cls(*_load_backbone(name_or_path_or_model, tokenizer), inner_size=inner_size, base_rate=base_rate)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values=None,
+        use_cache: bool = False,
+        with_lm_logits: bool = True,
+    ) -> OutputClassifierOutput:
+        """input_ids [batch, time] int64; attention_mask and cache as in `read`. with_lm_logits=False skips the product
+        with the vocabulary.
+        """
+        body = self.read(input_ids, attention_mask, past_key_values, use_cache)
+        hidden = body.last_hidden_state
+        return OutputClassifierOutput(
+            harm_logits=self.value_head(hidden),
+            lm_logits=self.lm_logits(hidden) if with_lm_logits else None,
+            past_key_values=body.past_key_values if use_cache else None,
+            last_hidden_state=hidden,
+        )
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Writes a folder that AutoModelForCausalLM loads as it is, plus the head: value_head.safetensors and
+        classifier.json. Whole or not at all.
+        """
+        card = {"inner_size": self.value_head.inner.out_features, "prefix_ids": list(self.prefix_ids)}
+        checkpoints.save(self, folder, card, head=self.value_head)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike, **load_options) -> OutputClassifier:
+        """Loads what `save_pretrained` wrote, in eval mode. load_options (dtype, device_map ...) go to
+        AutoModelForCausalLM.
+
+        Raises ClassifierError, saying what to do, if a file is missing, cut short or altered, or if the tokenizer is
+        not the one it was trained with.
+        """
+        card, model, tokenizer = checkpoints.load(folder, cls.kind, **load_options)
+        classifier = cls(model, tokenizer, inner_size=card["inner_size"])
+        classifier.prefix_ids = list(card["prefix_ids"])
+        checkpoints.load_head(folder, classifier.value_head)
+        return classifier.eval()
+
+
+@dataclass(frozen=True)
+class InputScores:
+    """One number per prompt, float32 on the CPU. harm: P(harmful) against P(harmless); off_label: probability of every
+    other token.
+    """
+
+    harm: Tensor
+    off_label: Tensor
+
+
+class InputClassifier(_Bodyguard):
+    """A causal LM whose next token after the prompt is its verdict: " harmful" or " harmless" (chapter 02).
+    `verdict_ids` holds their ids, harmful first.
+    """
+
+    kind = "input"
+
+    def __init__(self, model: nn.Module, tokenizer, words: tuple[str, str] = VERDICT_WORDS):
+        super().__init__(model, tokenizer)
+        self.words = tuple(words)
+        self.verdict_ids = verdict_token_ids(tokenizer, self.words)
+
+    @classmethod
+    def from_backbone(
+        cls, name_or_path_or_model, tokenizer=None, words: tuple[str, str] = VERDICT_WORDS
+    ) -> InputClassifier:
+        """A classifier before its fine-tuning. Raises ValueError as OutputClassifier.from_backbone does, without a
+        tokenizer, or if a word is not one token.
+        """
+        model, tokenizer = _load_backbone(name_or_path_or_model, tokenizer)
+        if tokenizer is None:
+            raise ValueError("an input classifier reads text: pass the tokenizer that belongs to the model")
+        return cls(model, tokenizer, words)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, verdict_positions: Tensor | None = None
+    ) -> Tensor:
+        """Logits of the next token [batch, vocab] at verdict_positions [batch] (default: the last position), the only
+        ones computed.
+        """
+        hidden = self.read(input_ids, attention_mask).last_hidden_state
+        if verdict_positions is None:
+            verdict_positions = torch.full((len(hidden),), hidden.shape[1] - 1, device=hidden.device)
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return self.lm_logits(hidden[rows, verdict_positions][:, None])[:, 0]
+
+    @torch.no_grad()
+    def score(self, prompts: str | list[str], batch_size: int = 64) -> InputScores:
+        """Scores each prompt; an empty one is scored as empty text. A prompt that does not fit the context is read in
+        windows that overlap by half, and its scores are the maximum over them: nothing is cut off. Raises TypeError for
+        what is not text, ClassifierError if a score is not a finite number.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        rows, owners = [], []
+        for owner, prompt in enumerate(prompts):
+            for row in self._windows(prompt):
+                rows.append(row)
+                owners.append(owner)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # equal lengths together: little padding
+        harm, off_label = torch.zeros(len(prompts)), torch.zeros(len(prompts))
+        was_training = self.training
+        self.eval()
+        try:
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
+                scores = self._score_rows([rows[i] for i in chosen])
+                owner = torch.tensor([owners[i] for i in chosen])
+                harm.scatter_reduce_(0, owner, scores.harm, "amax")
+                off_label.scatter_reduce_(0, owner, scores.off_label, "amax")
+        finally:
+            self.train(was_training)
+        return InputScores(harm, off_label)
+
+    def _score_rows(self, rows: list[list[int]]) -> InputScores:
+        input_ids, attention_mask = (t.to(self.device) for t in pad_batch(rows, 0))
+        logits = self(input_ids, attention_mask, attention_mask.sum(dim=1) - 1).float()
+        harmful, harmless = (logits[:, i] for i in self.verdict_ids)
+        others = logits.index_fill(1, torch.tensor(self.verdict_ids, device=logits.device), -torch.inf)
+        # The small share of all other tokens straight from their own sum: 1 - P(harmful) - P(harmless) would lose it to
+        # rounding.
+        off_label = (others.logsumexp(dim=1) - logits.logsumexp(dim=1)).exp()
+        if not torch.stack([harmful, harmless, off_label]).isfinite().all():
+            raise ClassifierError(
+                "the input classifier gave logits that are not finite numbers; nothing may be released on this score"
+            )
+        return InputScores((harmful - harmless).sigmoid().cpu(), off_label.cpu())
+
+    def _windows(self, prompt: str) -> list[list[int]]:
+        """Verdict prompts (token ids) that fit the context and cover all of `prompt`, each with the whole wrapper
+        around its stretch of text.
+        """
+        row, limit = verdict_prompt_ids(self.tokenizer, prompt), self.context_length
+        if limit is None or len(row) <= limit:
+            return [row]
+        rows, start, size = [], 0, len(prompt)
+        while start < len(prompt):
+            size = min(max(size, 1), len(prompt) - start)
+            while len(row := verdict_prompt_ids(self.tokenizer, prompt[start : start + size])) > limit:
+                if size == 1:
+                    raise ClassifierError(f"one character of the prompt does not fit a context of {limit} tokens")
+                size = min(size - 1, max(1, int(size * limit / len(row))))
+            rows.append(row)
+            if start + size >= len(prompt):
+                break
+            start += max(1, size // 2)
+            size *= 2  # denser text may have made this window short; let the next one try more
+        return rows
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Writes a folder that AutoModelForCausalLM and AutoTokenizer load as it is, plus classifier.json. Whole or not
+        at all.
+        """
+        checkpoints.save(self, folder, {"words": list(self.words), "verdict_ids": list(self.verdict_ids)})
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike, **load_options) -> InputClassifier:
+        """Loads what `save_pretrained` wrote, in eval mode. Raises ClassifierError as OutputClassifier.from_pretrained
+        does.
+        """
+        card, model, tokenizer = checkpoints.load(folder, cls.kind, **load_options)
+        return cls(model, tokenizer, tuple(card["words"])).eval()
+
+
+def _load_backbone(name_or_path_or_model, tokenizer):
+    """(model, tokenizer) from a name, a folder or a model object."""
+    if not isinstance(name_or_path_or_model, str | Path):
+        return name_or_path_or_model, tokenizer
+    model = AutoModelForCausalLM.from_pretrained(name_or_path_or_model)
+    return model, tokenizer or AutoTokenizer.from_pretrained(name_or_path_or_model)
