@@ -1,0 +1,131 @@
+"""What the unguarded assistant writes, many prompts at a time. Built in chapter 08; the red team of chapter 09 stands
+on it.
+
+The same reply as one stream at a time (left padding under a mask changes nothing), only faster.
+Deliberately not here: any guard. `evaluation.replay` puts the bodyguards around what was written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import DynamicCache
+
+from .encoding import ASSISTANT, CHAT_TOKENS, assistant_prompt_ids, chat_id, decode_text
+
+
+@torch.inference_mode()
+def generate_replies(
+    assistant,
+    tokenizer,
+    prompts: Sequence[str],
+    max_new_tokens: int = 256,
+    batch_size: int = 32,
+    temperature: float = 0.0,
+    seed: int = 0,
+    max_note_tokens: int = 96,
+) -> list[dict]:
+    """What the unguarded assistant writes, many prompts at a time, with a KV cache. One dict per prompt, in order:
+
+    note, completion: text; ids: the completion's token ids; tokens: its text in pieces, one per id, whole characters
+    only; prompt_tokens, note_tokens, completion_tokens: lengths; error: "" or what went wrong (then completion is "").
+    Row i samples with seed + i; temperature 0 is greedy.
+    """
+    rows = [assistant_prompt_ids(tokenizer, prompt) for prompt in prompts]
+    writers = [_Writer(tokenizer, len(row), max_new_tokens, max_note_tokens, seed + i) for i, row in enumerate(rows)]
+    context = assistant.config.max_position_embeddings
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for i in order:
+        if len(rows[i]) >= context:
+            writers[i].stop(f"the prompt has {len(rows[i])} tokens, the assistant's context {context}")
+    order = [i for i in order if not writers[i].done]
+    assistant.eval()
+    for start in range(0, len(order), batch_size):
+        part = order[start : start + batch_size]
+        _write(assistant, [rows[i] for i in part], [writers[i] for i in part], temperature, context)
+    return [writer.reply() for writer in writers]
+
+
+def _write(assistant, rows: list[list[int]], writers: list[_Writer], temperature: float, context: int) -> None:
+    """One batch: left padding, one prefill, then one position per step; rows that are done leave the batch."""
+    device, longest = assistant.device, max(len(row) for row in rows)
+    ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=device)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
+    position = (mask.cumsum(1) - 1).clamp(min=0)
+    cache = DynamicCache(config=assistant.config)
+    while True:
+        logits = assistant(
+            input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, logits_to_keep=1
+        ).logits[:, -1].float().cpu()  # fmt: skip
+        ids = torch.tensor([[writer.take(row, temperature)] for writer, row in zip(writers, logits, strict=True)])
+        position = position[:, -1:] + 1
+        for writer, at in zip(writers, position[:, 0].tolist(), strict=True):
+            if at >= context and not writer.done:
+                writer.stop("" if writer.replying else "the private note filled the assistant's context")
+        alive = [i for i, writer in enumerate(writers) if not writer.done]
+        if not alive:
+            return
+        ids = ids.to(device)
+        if len(alive) < len(writers):
+            keep = torch.tensor(alive, device=device)
+            ids, mask, position, writers = ids[keep], mask[keep], position[keep], [writers[i] for i in alive]
+            cache.batch_select_indices(keep)
+        mask = torch.cat([mask, mask.new_ones(len(writers), 1)], 1)
+
+
+class _Writer:
+    """One reply while it is being written: first the private note, then the reply, until a control token or a limit."""
+
+    def __init__(self, tokenizer, prompt_tokens: int, max_new_tokens: int, max_note_tokens: int, seed: int):
+        self.tokenizer, self.prompt_tokens = tokenizer, prompt_tokens
+        self.limits = {False: max_note_tokens, True: max_new_tokens}
+        self.random = torch.Generator().manual_seed(seed)
+        self.assistant_id = chat_id(tokenizer, ASSISTANT)
+        self.control = {chat_id(tokenizer, token) for token in CHAT_TOKENS}
+        self.parts: dict[bool, list[int]] = {False: [], True: []}
+        self.replying, self.done, self.error = False, False, ""
+
+    def take(self, logits: torch.Tensor, temperature: float) -> int:
+        """Choose the next token from logits [vocab] and note what it means for this reply."""
+        if not torch.isfinite(logits).all():
+            self.stop("the assistant's logits are not finite")
+            return self.assistant_id
+        if temperature > 0:
+            token = int(torch.multinomial(torch.softmax(logits / temperature, -1), 1, generator=self.random))
+        else:
+            token = int(logits.argmax())
+        if not self.replying and token == self.assistant_id:
+            self.replying = True
+        elif token in self.control:
+            self.stop("" if self.replying else "the assistant ended without a reply")
+        else:
+            self.parts[self.replying].append(token)
+        if not self.done and len(self.parts[self.replying]) >= self.limits[self.replying]:
+            self.stop("" if self.replying else "the private note did not end")
+        return token
+
+    def stop(self, error: str) -> None:
+        self.done, self.error = True, error
+
+    def reply(self) -> dict:
+        note, ids = self.parts[False], self.parts[True] if not self.error else []
+        tokens = pieces(self.tokenizer, ids)
+        return {
+            "note": decode_text(self.tokenizer, note), "completion": "".join(tokens), "ids": ids, "tokens": tokens,
+            "prompt_tokens": self.prompt_tokens, "note_tokens": len(note), "completion_tokens": len(ids),
+            "error": self.error,
+        }  # fmt: skip
+
+
+def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
+    """The text of `ids`, one piece per id. A character spread over several ids comes out whole, with its last one."""
+    texts, start = [], 0
+    for end in range(1, len(ids) + 1):
+        text = decode_text(tokenizer, ids[start:end])
+        if text.endswith("\ufffd") and end < len(ids):  # half a character: wait for the rest
+            text = ""
+        else:
+            start = end
+        texts.append(text)
+    return texts
