@@ -1,0 +1,56 @@
+"""Fixtures for all tests: the repository's files, and torch made repeatable."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+NOT_OURS = {
+    ".git",
+    ".venv",
+    "__pycache__",
+    ".ipynb_checkpoints",
+    ".ruff_cache",
+    ".pytest_cache",
+    ".hypothesis",
+    "build",
+    "dist",
+}
+
+
+def repository_files() -> list[Path]:
+    """Every file that is or would be committed; without git, every file outside the folders that tools make."""
+    listed = (
+        subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+        if (ROOT / ".git").exists()
+        else None
+    )
+    if listed is not None and listed.returncode == 0:
+        paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    else:
+        paths = [
+            path
+            for path in ROOT.rglob("*")
+            if not NOT_OURS & set(path.relative_to(ROOT).parts)
+            and ".egg-info" not in str(path)
+            and path.suffix != ".tmp"
+        ]
+    return sorted(path for path in paths if path.is_file())
+
+
+@pytest.fixture(scope="session")
+def files() -> list[Path]:
+    return repository_files()
+
+
+@pytest.fixture(autouse=True)
+def repeatable():
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(0)

@@ -1,0 +1,209 @@
+"""The repository as a whole: what is in it, how big it is, and that its lists, its links and its modules agree with
+one another."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from constclf_lib.notebook import BRANCH, REPOSITORY
+
+ROOT = Path(__file__).resolve().parent.parent
+LIBRARY = ROOT / "constclf_lib"
+# The house, ground floor first: a module imports only what stands before it, or beside it on its own line.
+FLOORS = """
+    constitution
+    losses
+    stats
+    calibration
+    world
+    attacks
+    synthesis
+    encoding
+    checkpoints
+    models
+    training
+    stop_rules
+    streaming text_stream batch_stream
+    guard
+    replies
+    costs
+    evaluation
+    plots
+    notebook
+    checks
+    build
+""".strip().splitlines()
+FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}
+SAYS = {"yaml": "PyYAML", "sklearn": "scikit-learn"}  # where the name to import is not the name to install
+BINARY = {".parquet", ".safetensors", ".png"}
+
+
+def text(name):
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def requirements(name):
+    """{package: specifier} of a requirements file."""
+    lines = [line.split("#")[0].strip() for line in text(name).splitlines()]
+    return dict(re.fullmatch(r"([\w.-]+)(.*)", line).groups() for line in lines if line and not line.startswith("-r"))
+
+
+# --- files
+
+
+def test_necessary_files_are_there():
+    for name in (
+        "README.md",
+        "LICENSE",
+        "Makefile",
+        "environment.yml",
+        ".ci/run",
+        "data/MANIFEST.json",
+        "data/README.md",
+    ):
+        assert (ROOT / name).is_file(), name
+    assert "Mini Bodyguards contributors" in text("LICENSE")
+
+
+def test_size(files):
+    assert sum(path.stat().st_size for path in files) < 40e6
+
+
+def test_no_pickles_and_no_leftovers(files):
+    for path in files:
+        assert path.suffix not in {".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".pyc", ".tmp", ".orig"}, path
+        assert not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts), path
+
+
+def test_no_path_of_one_machine(files):
+    for path in files:
+        if path.suffix not in BINARY:
+            found = re.search(
+                r"(?<![\w.:/\[|])/(?:work|root|home|Users)/\w+", path.read_text(encoding="utf-8", errors="replace")
+            )
+            assert not found, f"{path}: {found.group(0)}"
+
+
+def test_text_is_utf8_with_unix_line_ends(files):
+    for path in files:
+        if path.suffix not in BINARY:
+            assert b"\r\n" not in path.read_bytes() and path.read_text(encoding="utf-8") is not None, path
+
+
+# --- lists that must agree
+
+
+def test_dependencies_come_from_one_list():
+    assert 'dynamic.dependencies = { file = ["requirements.txt"] }' in text("pyproject.toml")
+    assert re.search(r"pip:\s+- -r requirements.txt", text("environment.yml"))
+    assert "\n-r requirements.txt\n" in text("requirements-dev.txt")
+    assert not set(requirements("requirements.txt")) & set(requirements("requirements-dev.txt"))
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_dependencies_are_ranges_with_a_word_on_each(name):
+    for line in text(name).splitlines():
+        if line and not line.startswith(("#", "-r")):
+            assert ">=" in line and "==" not in line and re.search(r" # \w", line), line
+
+
+def test_colab_pins_are_within_the_ranges():
+    from packaging.specifiers import SpecifierSet
+
+    wanted = requirements("requirements.txt")
+    pins = {name: pin.removeprefix("==") for name, pin in requirements("requirements-colab.txt").items()}
+    assert len(set(pins) & set(wanted)) > 10
+    for name in set(pins) & set(wanted):
+        assert SpecifierSet(wanted[name]).contains(pins[name]), f"{name} {pins[name]}"
+
+
+def test_supported_pythons_agree():
+    assert 'requires-python = ">=3.10,<3.14"' in text("pyproject.toml")
+    assert 'target-version = "py310"' in text("pyproject.toml")
+    assert "(3, 10) <= sys.version_info[:2] <= (3, 13)" in text("Makefile")
+
+
+def test_library_imports_only_what_is_listed():
+    listed = {name.lower() for name in requirements("requirements.txt")}
+    for path in LIBRARY.rglob("*.py"):
+        for name in imported(path):
+            name = name.split(".")[0]
+            if name != "constclf_lib" and name not in sys.stdlib_module_names:
+                assert SAYS.get(name, name).lower() in listed, (
+                    f"{path.name} imports {name}, which requirements.txt does not name"
+                )
+
+
+def test_slug_is_the_same_everywhere(files):
+    for path in files:
+        if path.suffix in {".md", ".toml", ".ipynb"}:
+            for slug, branch in re.findall(
+                r"colab\.research\.google\.com/github/([\w-]+/[\w.-]+)/blob/(\w+)", path.read_text(encoding="utf-8")
+            ):
+                assert (slug, branch) == (REPOSITORY, BRANCH), path
+    assert f"https://github.com/{REPOSITORY}" in text("pyproject.toml")
+
+
+# --- prose
+
+
+def test_links_in_prose_resolve(files):
+    for path in files:
+        if path.suffix == ".md":
+            for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8")):
+                if not re.match(r"[a-z]+:", target):
+                    assert (path.parent / target).exists(), f"{path.name} names {target}"
+
+
+def test_readme_names_only_files_that_exist():
+    for name in re.findall(r"`([\w./-]+)`", text("README.md")):
+        if re.search(r"/|\.(py|md|txt|yml|yaml|json|ipynb|toml|parquet)$", name) and not name.startswith(
+            (".venv", "/")
+        ):
+            places = [ROOT / name, LIBRARY / name, ROOT / "notebooks" / name, ROOT / "data" / name]
+            assert any(place.exists() for place in places), f"README.md names {name}"
+
+
+def test_readme_has_two_set_up_commands():
+    assert set(re.findall(r"^\s*make (\w+)", text("README.md"), re.M)) == {"lab", "test"}
+
+
+# --- modules
+
+
+def imported(path):
+    """Dotted names of all modules that a file imports, also inside functions; relative ones made absolute."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
+            base = ".".join(filter(None, (base, node.module)))
+            # `from constclf_lib import losses` names modules, too
+            yield from (f"{base}.{alias.name}" for alias in node.names) if base == "constclf_lib" else [base]
+
+
+def test_imports_run_one_way():
+    for path in LIBRARY.rglob("*.py"):
+        name = path.relative_to(LIBRARY).with_suffix("").parts[0]  # a package (checks) stands as one
+        if name != "__init__":
+            assert name in FLOOR, f"{path.name} has no floor yet: give it one in FLOORS"
+            used = {
+                parts[1]
+                for parts in (full.split(".") for full in imported(path))
+                if parts[0] == "constclf_lib" and len(parts) > 1
+            }
+            above = {other for other in used & set(FLOOR) if FLOOR[other] > FLOOR[name]}
+            assert not above, f"{path.name} imports from above: {sorted(above)}"
+            assert used <= set(FLOOR), f"{path.name} imports what has no floor: {sorted(used - set(FLOOR))}"
+
+
+def test_modules_are_small_and_introduce_themselves():
+    for path in LIBRARY.rglob("*.py"):
+        source = path.read_text(encoding="utf-8")
+        assert len(source.splitlines()) <= 350, path.name
+        assert path.name == "__init__.py" or ast.get_docstring(ast.parse(source)), f"{path.name} needs a docstring"
