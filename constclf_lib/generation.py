@@ -1,0 +1,223 @@
+"""The assistant's side of a guarded reply: a KV-cached turn token by token, tokens to whole characters, stop sequences.
+Built in chapter 08.
+
+Works with any Hugging Face causal LM. A lab assistant first writes a private note (between `<|note|>` and
+`<|assistant|>`), its reasoning channel: it is kept apart in `Turn.note_ids`, capped in length, and never part of the
+reply.
+
+Deliberately not here: guarding (`guard.py`), beam search, top-k and other samplers, batches.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from .encoding import (
+    ASSISTANT,
+    assistant_prompt_ids,
+    chat_id,
+    completion_prefix_ids,
+    decode_text,
+    is_lab_tokenizer,
+    text_ids,
+)
+from .streaming import within
+
+_PLACE = (
+    "\ue000\ue001user text goes here\ue001\ue000"  # private-use characters: in no chat template and in no vocabulary
+)
+
+
+class GenerationError(RuntimeError):
+    """The assistant cannot go on: a prompt longer than its context, or logits that are no numbers."""
+
+
+def prompt_ids(tokenizer, prompt: str) -> list[int]:
+    """What an assistant reads before its reply, the prompt as text and nothing more.
+
+    Lab: `encoding.assistant_prompt_ids`. With a chat template: the template around the ids of the prompt, which
+    therefore cannot contain its control tokens. Otherwise (a base model): beginning of text, if there is one, and the
+    prompt. Raises ValueError for a template that does not show the prompt once.
+    """
+    if is_lab_tokenizer(tokenizer):
+        return assistant_prompt_ids(tokenizer, prompt)
+    if not getattr(tokenizer, "chat_template", None):
+        return [*completion_prefix_ids(tokenizer), *text_ids(tokenizer, prompt)]
+    shown = tokenizer.apply_chat_template(
+        [{"role": "user", "content": _PLACE}], tokenize=False, add_generation_prompt=True
+    )
+    parts = shown.split(_PLACE)
+    if len(parts) != 2:
+        raise ValueError(f"this chat template shows the user's text {len(parts) - 1} times; it must be once")
+    before, after = (tokenizer(part, add_special_tokens=False)["input_ids"] if part else [] for part in parts)
+    return [*before, *text_ids(tokenizer, prompt), *after]
+
+
+def control_ids(model, tokenizer) -> set[int]:
+    """Ids that end a reply when the assistant writes them: end of text and every other control token (never the unknown
+    token).
+    """
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ids = {ends} if isinstance(ends, int) else set(ends or ())
+    ids |= set(tokenizer.all_special_ids)
+    ids |= {i for i, token in getattr(tokenizer, "added_tokens_decoder", {}).items() if token.special}
+    return ids - {tokenizer.unk_token_id, None}
+
+
+class Turn:
+    """One turn of an assistant; iterate over it for the ids of its reply, control tokens excluded. Close it (or exhaust
+    it) to free its cache.
+
+    temperature 0 takes the likeliest token; above, sampling with a generator of its own from `seed`, so no other random
+    state is read or moved. `note_ids`: the private note (lab only). `finish`: None while it runs, then "end" (a control
+    token), or "length" (max_new_tokens, or the context is full). step_timeout: seconds one step may take.
+
+    Raises GenerationError at once for a prompt that leaves no room in the context (nothing is ever cut from it), and
+    while it is read if the note does not end within `max_note_tokens`, or logits are not finite.
+    """
+
+    def __init__(
+        self,
+        model,
+        tokenizer,
+        prompt: str,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        seed: int = 0,
+        max_note_tokens: int = 96,
+        step_timeout: float | None = None,
+    ):
+        self.prompt_ids = prompt_ids(tokenizer, prompt) or list(text_ids(tokenizer, " "))
+        self.context_length = getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
+        if len(self.prompt_ids) >= self.context_length:
+            raise GenerationError(
+                f"the prompt is {len(self.prompt_ids)} tokens long and the assistant's context holds "
+                f"{self.context_length}; shorten it, it is never cut"
+            )
+        self.note_ids: list[int] = []
+        self.finish: str | None = None
+        self._note_end = chat_id(tokenizer, ASSISTANT) if is_lab_tokenizer(tokenizer) else None
+        self._control = control_ids(model, tokenizer)
+        self._model, self._timeout = model, step_timeout
+        self._max_new_tokens, self._max_note_tokens = max_new_tokens, max_note_tokens
+        self._temperature = temperature
+        self._generator = torch.Generator().manual_seed(seed)
+        self._options = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+        self._cache = None
+        self._read = 0  # tokens in the cache
+        self._ids = self._write()
+
+    def __iter__(self) -> Iterator[int]:
+        return self._ids
+
+    def close(self) -> None:
+        """Frees the cache. May be called twice."""
+        self._ids.close()
+        self._cache = None
+
+    def _write(self) -> Iterator[int]:
+        self._model.eval()
+        new, written = self.prompt_ids, 0
+        in_note = self._note_end is not None
+        try:
+            while in_note or written < self._max_new_tokens:
+                if self._read + len(new) > self.context_length:
+                    if in_note:
+                        raise GenerationError("the private note filled the assistant's context")
+                    break
+                token = within(self._timeout, lambda: self._next(new))  # noqa: B023 it is called before `new` changes
+                new = [token]
+                if token == self._note_end and in_note:
+                    in_note = False
+                elif token in self._control:
+                    if in_note:
+                        raise GenerationError("the assistant ended without a reply")
+                    self.finish = "end"
+                    return
+                elif in_note:
+                    self.note_ids.append(token)
+                    if len(self.note_ids) >= self._max_note_tokens:
+                        raise GenerationError("the private note did not end")
+                else:
+                    written += 1
+                    yield token
+            self.finish = "length"
+        finally:
+            self._cache = None
+
+    @torch.inference_mode()
+    def _next(self, new: Sequence[int]) -> int:
+        batch = torch.tensor([list(new)], device=self._model.device)
+        output = self._model(input_ids=batch, past_key_values=self._cache, use_cache=True, **self._options)
+        self._cache = output.past_key_values
+        if self._cache is None:
+            raise GenerationError(f"{type(self._model).__name__} returned no cache; it cannot write token by token")
+        self._read += len(new)
+        logits = output.logits[0, -1].float().cpu()
+        if logits.isnan().any() or not logits.max().isfinite():
+            raise GenerationError("the assistant's logits are not finite numbers")
+        if self._temperature == 0:
+            return int(logits.argmax())
+        return int(torch.multinomial((logits / self._temperature).softmax(-1), 1, generator=self._generator))
+
+
+class Detokenizer:
+    """Token ids in, whole characters out: what a token adds to the text, or "" while a character is incomplete. The
+    pieces join to the text of all ids.
+    """
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+        self._shown: list[int] = []  # ids whose text is out; they decide how the next ones are spaced
+        self._held: list[int] = []
+
+    def push(self, token_id: int) -> str:
+        self._held.append(token_id)
+        return self._text(final=False)
+
+    def flush(self) -> str:
+        """What is left, an incomplete character as U+FFFD."""
+        return self._text(final=True) if self._held else ""
+
+    def _text(self, final: bool) -> str:
+        known = decode_text(self.tokenizer, self._shown)
+        text = decode_text(self.tokenizer, self._shown + self._held)
+        if not final and (len(text) <= len(known) or text.endswith("\ufffd")):
+            return ""
+        self._shown, self._held = self._held, []
+        return text[len(known) :]
+
+
+class StopSequences:
+    """Text in, text that may go out; a beginning of a stop sequence is held back until it is known not to be one.
+    `found` is set once one is complete.
+    """
+
+    def __init__(self, sequences: Sequence[str]):
+        self.sequences = tuple(sequences)
+        self.found = False
+        self._held = ""
+
+    def push(self, text: str) -> str:
+        if not self.sequences or self.found:
+            return "" if self.found else text
+        self._held += text
+        starts = [at for stop in self.sequences if (at := self._held.find(stop)) >= 0]
+        if starts:
+            self.found = True
+            out, self._held = self._held[: min(starts)], ""
+            return out
+        keep = max(
+            (n for stop in self.sequences for n in range(1, len(stop)) if self._held.endswith(stop[:n])), default=0
+        )
+        cut = len(self._held) - keep
+        out, self._held = self._held[:cut], self._held[cut:]
+        return out
+
+    def flush(self) -> str:
+        out, self._held = self._held, ""
+        return out

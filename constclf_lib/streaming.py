@@ -1,0 +1,274 @@
+"""Scoring a completion while it is being written: KV-cached, one state object per stream, closed for good after any
+failure. Built in chapter 07.
+
+What holds (tests/test_streaming.py):
+- `push` returns one probability per token; the caller releases a token only after it has its score. A failed stream has
+  risk infinity.
+- Chunks do not matter: one push of n tokens, n pushes of one, any split and one full pass agree to 1e-5 in float32 on
+  the CPU. Reduced precision rounds differently for different shapes: 5e-3 for float16, 3e-2 for bfloat16.
+- A stream of n tokens computes prefix + n token positions; `prefix_ids` is the beginning-of-text token of a foreign
+  tokenizer, and empty in the lab.
+- Longer than the context: with room for R completion tokens, a full window starts again by re-reading its last R // 2
+  tokens (their scores stand) and goes on. Every token is scored, with at least R // 2 tokens before it; each restart
+  adds prefix + R // 2 positions, so a stream stays below twice its length. Restarts happen at fixed positions, so
+  chunks still do not matter, and the risk carries on.
+
+Deliberately not here: thresholds and the decision to halt (`stop_rules.halt_index`, `guard.py`), text
+(`text_stream.py`), many streams at once (`batch_stream.py`). One stream belongs to one thread; any number of streams
+may share a scorer.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import torch
+
+from .encoding import fingerprint
+from .models import ClassifierError
+from .stop_rules import RunningMax
+
+T = TypeVar("T")
+
+
+class ClassifierTimeout(ClassifierError):
+    """A call took longer than its time limit."""
+
+
+class StreamClosedError(RuntimeError):
+    """A push on a stream that was closed or has failed. Open a new one."""
+
+
+def within(seconds: float | None, call: Callable[[], T]) -> T:
+    """call(), or ClassifierTimeout after `seconds`; None sets no limit and costs nothing.
+
+    With a limit the call runs in a daemon thread (some 0.1 ms more), since Python cannot cut a computation short: a
+    hung call is abandoned, whatever it may still return is never looked at. Without one a hang releases nothing either,
+    but the caller never hears about it.
+    """
+    if seconds is None:
+        return call()
+    answer: queue.SimpleQueue = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            answer.put((call(), None))
+        except BaseException as error:  # handed to the caller, whatever it is
+            answer.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        result, error = answer.get(timeout=seconds)
+    except queue.Empty:
+        raise ClassifierTimeout(f"no answer within {seconds} s") from None
+    if error is not None:
+        raise error
+    return result
+
+
+def probability(logit: float) -> float:
+    """sigmoid, exact at both ends. Raises ClassifierError for NaN or infinity."""
+    if not math.isfinite(logit):
+        raise ClassifierError(f"the output classifier gave the logit {logit}; nothing may be released on this score")
+    if logit >= 0:
+        return 1.0 / (1.0 + math.exp(-logit))
+    if logit < -700.0:  # exp would overflow; the true value is below 1e-304
+        return 0.0
+    odds = math.exp(logit)
+    return odds / (1.0 + odds)
+
+
+class StreamingScorer:
+    """Opens streams on one output classifier. Holds no state of any stream.
+
+    classifier: models.OutputClassifier, put into eval mode (dropout would make every score a dice throw). rule: a stop
+    rule, RunningMax() if None; each stream gets a fresh copy. device: moves the classifier there if given.
+    step_timeout: seconds one push may take, None for no limit (see `within`). Raises ValueError if the context is too
+    short to hold the prefix and two tokens.
+    """
+
+    def __init__(self, classifier, rule=None, device=None, step_timeout: float | None = None):
+        self.classifier = (classifier if device is None else classifier.to(device)).eval()
+        self.rule = RunningMax() if rule is None else rule
+        self.step_timeout = step_timeout
+        self.prefix_ids = list(classifier.prefix_ids)
+        self.vocab_size = classifier.model.get_input_embeddings().num_embeddings
+        limit = classifier.context_length
+        self.room = math.inf if limit is None else limit - len(self.prefix_ids)
+        if self.room < 2:
+            raise ValueError(
+                f"a context of {limit} tokens leaves no room for a completion behind a prefix of {len(self.prefix_ids)}"
+            )
+
+    @property
+    def device(self) -> torch.device:
+        return self.classifier.device
+
+    def check_fingerprint(self, other: str) -> None:
+        """Raises ValueError unless `other` is the fingerprint of the classifier's tokenizer: ids of another one would
+        be scored as different words.
+        """
+        own = self.classifier.fingerprint
+        if own != other:
+            raise ValueError(
+                f"these token ids come from another tokenizer (fingerprint {other}, the classifier's is {own}); "
+                "guard the text instead: open_text() or guard_text_stream()"
+            )
+
+    def check_tokenizer(self, tokenizer) -> None:
+        """Raises ValueError unless the ids of this tokenizer mean the same to the classifier."""
+        self.check_fingerprint(fingerprint(tokenizer))
+
+    def check_ids(self, token_ids: Iterable[int]) -> list[int]:
+        """The ids as a list. Raises ValueError for an id outside the vocabulary (on a GPU it would take the whole
+        process down).
+        """
+        ids = token_ids.tolist() if isinstance(token_ids, torch.Tensor) else list(token_ids)
+        if ids and not (0 <= min(ids) and max(ids) < self.vocab_size):
+            raise ValueError(f"token ids must lie in [0, {self.vocab_size}); got {min(ids)} to {max(ids)}")
+        return ids
+
+    def open(self, fingerprint: str | None = None) -> TokenStream:
+        """A new token stream. Pass the fingerprint of the tokenizer that makes the ids and a wrong one is refused with
+        ValueError.
+        """
+        if fingerprint is not None:
+            self.check_fingerprint(fingerprint)
+        return TokenStream(self)
+
+    def open_text(self):
+        """A new text stream, for text from any source in any chunks: text_stream.TextStream. Raises ValueError if the
+        classifier has no tokenizer.
+        """
+        from .text_stream import TextStream
+
+        return TextStream(self.open(), self.classifier.tokenizer)
+
+    def open_batch(self, streams: int):
+        """`streams` token streams scored together: batch_stream.BatchStream."""
+        from .batch_stream import BatchStream
+
+        return BatchStream(self, streams)
+
+    def score(self, token_ids: Iterable[int]) -> list[float]:
+        """The probabilities [n] of a finished completion, by the same road as a stream (long ones too)."""
+        with self.open() as stream:
+            return stream.push(token_ids)
+
+
+class TokenStream:
+    """One completion. `scores`: a probability per token; `risk`: the highest value of the stop rule so far, infinity
+    after a failure; `position`: tokens read.
+
+    A context manager; close it in `finally` otherwise. Scores and risk stay readable after `close`, the cache is freed.
+    """
+
+    def __init__(self, scorer: StreamingScorer):
+        self.scorer = scorer
+        self.scores: list[float] = []
+        self.risk = 0.0
+        self.closed = False
+        self._rule = scorer.rule.fresh()
+        self._cache = None
+        self._window: list[int] = []  # the completion tokens that the cache holds, behind the prefix
+        self._device = scorer.device
+        if scorer.classifier.training:  # someone went on training it since the scorer was made
+            scorer.classifier.eval()
+
+    @property
+    def position(self) -> int:
+        return len(self.scores)
+
+    def push(self, token_ids: Iterable[int]) -> list[float]:
+        """Scores the next tokens: one probability each, that the whole completion will be harmful, having read
+        everything up to and with that token.
+
+        Whatever goes wrong (also an interrupt) closes the stream and sets `risk` to infinity before it is raised:
+        StreamClosedError, ClassifierError for a score that is no number, ClassifierTimeout, ValueError for ids outside
+        the vocabulary, or what the model itself raised.
+        """
+        if self.closed:
+            raise StreamClosedError("this stream is closed; open a new one")
+        try:
+            ids = self.scorer.check_ids(token_ids)
+            if not ids:
+                return []
+            # Nothing of the stream changes before everything is known, so an abandoned call cannot write into it later.
+            cache, window, logits = within(self.scorer.step_timeout, lambda: self._read(ids))
+            new = [probability(z) for z in logits]
+            self._cache, self._window = cache, window
+            for p in new:
+                self.risk = max(self.risk, self._rule.update(p))
+            self.scores += new
+            return new
+        except BaseException:
+            self.fail()
+            raise
+
+    @torch.inference_mode()
+    def _read(self, ids: list[int]):
+        """(cache, window, logits [len(ids)]) after reading ids behind the present cache."""
+        scorer, cache, window, logits = self.scorer, self._cache, self._window, []
+        while ids:
+            if len(window) >= scorer.room:  # full: go on behind the last half of it, read again from its own beginning
+                cache, window = None, window[-(scorer.room // 2) :]
+            fits = len(ids) if scorer.room == math.inf else scorer.room - len(window)
+            part, ids = ids[:fits], ids[fits:]
+            feed = part if cache is not None else [*scorer.prefix_ids, *window, *part]
+            batch = torch.tensor([feed], device=self._device)
+            output = scorer.classifier(batch, past_key_values=cache, use_cache=True, with_lm_logits=False)
+            cache = output.past_key_values
+            if cache is None:
+                raise ClassifierError(
+                    f"{type(scorer.classifier.backbone).__name__} returned no cache; a stream cannot be scored with it"
+                )
+            window = window + part
+            logits += output.harm_logits[0, -len(part) :].tolist()  # the one wait for the device
+        return cache, window, logits
+
+    def last_ids(self, count: int) -> list[int] | None:
+        """The last `count` tokens, or None if the cache no longer holds that many."""
+        return self._window[len(self._window) - count :] if count <= len(self._window) else None
+
+    def rewind(self, count: int) -> None:
+        """Forgets the last `count` tokens (another tokenisation replaces them) and crops the cache. `risk` stays: what
+        was seen was seen.
+
+        Raises ValueError if the cache does not hold that many tokens, StreamClosedError if the stream is closed.
+        """
+        if self.closed:
+            raise StreamClosedError("this stream is closed; open a new one")
+        if not 0 <= count <= len(self._window):
+            raise ValueError(f"cannot rewind {count} tokens, the cache holds {len(self._window)}")
+        if count == 0:
+            return
+        self._window = self._window[:-count]
+        self.scores = self.scores[:-count]
+        self._rule = self.scorer.rule.fresh()
+        for p in self.scores:
+            self._rule.update(p)
+        try:
+            if not getattr(self._cache, "is_croppable", True):
+                raise ValueError("this cache cannot be cropped")
+            self._cache.crop(-count)
+        except (AttributeError, NotImplementedError, RuntimeError, ValueError):
+            self._cache = None  # a sliding window or recurrent state: the next push reads the window again
+
+    def fail(self) -> None:
+        """Closes the stream for good with a risk that is above every threshold."""
+        self.risk = math.inf
+        self.close()
+
+    def close(self) -> None:
+        """Frees the cache. May be called twice."""
+        self.closed, self._cache, self._window = True, None, []
+
+    def __enter__(self) -> TokenStream:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
