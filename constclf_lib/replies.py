@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import torch
 from transformers import DynamicCache
 
-from .encoding import ASSISTANT, CHAT_TOKENS, assistant_prompt_ids, chat_id, decode_text
+from .encoding import ASSISTANT, chat_id, decode_text, is_lab_tokenizer
+from .generation import Detokenizer, control_ids, prompt_ids
 
 
 @torch.inference_mode()
@@ -32,8 +33,10 @@ def generate_replies(
     only; prompt_tokens, note_tokens, completion_tokens: lengths; error: "" or what went wrong (then completion is "").
     Row i samples with seed + i; temperature 0 is greedy.
     """
-    rows = [assistant_prompt_ids(tokenizer, prompt) for prompt in prompts]
-    writers = [_Writer(tokenizer, len(row), max_new_tokens, max_note_tokens, seed + i) for i, row in enumerate(rows)]
+    rows = [prompt_ids(tokenizer, prompt) for prompt in prompts]
+    writers = [
+        _Writer(assistant, tokenizer, len(row), max_new_tokens, max_note_tokens, seed + i) for i, row in enumerate(rows)
+    ]
     context = assistant.config.max_position_embeddings
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     for i in order:
@@ -77,25 +80,25 @@ def _write(assistant, rows: list[list[int]], writers: list[_Writer], temperature
 class _Writer:
     """One reply while it is being written: first the private note, then the reply, until a control token or a limit."""
 
-    def __init__(self, tokenizer, prompt_tokens: int, max_new_tokens: int, max_note_tokens: int, seed: int):
+    def __init__(self, model, tokenizer, prompt_tokens: int, max_new_tokens: int, max_note_tokens: int, seed: int):
         self.tokenizer, self.prompt_tokens = tokenizer, prompt_tokens
         self.limits = {False: max_note_tokens, True: max_new_tokens}
         self.random = torch.Generator().manual_seed(seed)
-        self.assistant_id = chat_id(tokenizer, ASSISTANT)
-        self.control = {chat_id(tokenizer, token) for token in CHAT_TOKENS}
+        self.control = control_ids(model, tokenizer)
+        self.note_end = chat_id(tokenizer, ASSISTANT) if is_lab_tokenizer(tokenizer) else None
         self.parts: dict[bool, list[int]] = {False: [], True: []}
-        self.replying, self.done, self.error = False, False, ""
+        self.replying, self.done, self.error = self.note_end is None, False, ""  # only a lab assistant takes notes
 
     def take(self, logits: torch.Tensor, temperature: float) -> int:
         """Choose the next token from logits [vocab] and note what it means for this reply."""
-        if not torch.isfinite(logits).all():
-            self.stop("the assistant's logits are not finite")
-            return self.assistant_id
+        if logits.isnan().any() or not logits.max().isfinite():
+            self.stop("the assistant's logits are not finite numbers")
+            return 0
         if temperature > 0:
             token = int(torch.multinomial(torch.softmax(logits / temperature, -1), 1, generator=self.random))
         else:
             token = int(logits.argmax())
-        if not self.replying and token == self.assistant_id:
+        if not self.replying and token == self.note_end:
             self.replying = True
         elif token in self.control:
             self.stop("" if self.replying else "the assistant ended without a reply")
@@ -120,12 +123,8 @@ class _Writer:
 
 def pieces(tokenizer, ids: Sequence[int]) -> list[str]:
     """The text of `ids`, one piece per id. A character spread over several ids comes out whole, with its last one."""
-    texts, start = [], 0
-    for end in range(1, len(ids) + 1):
-        text = decode_text(tokenizer, ids[start:end])
-        if text.endswith("\ufffd") and end < len(ids):  # half a character: wait for the rest
-            text = ""
-        else:
-            start = end
-        texts.append(text)
+    detokenizer = Detokenizer(tokenizer)
+    texts = [detokenizer.push(token) for token in ids]
+    if texts:
+        texts[-1] += detokenizer.flush()
     return texts
