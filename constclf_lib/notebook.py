@@ -20,9 +20,8 @@ from packaging.requirements import Requirement
 
 from .constitution import data_path
 
-REPOSITORY = (
-    "mini-bodyguards/constitutional-classifiers"  # on GitHub; the badges and the first cell are tested against it
-)
+# on GitHub; the badges and the first cell are tested against it
+REPOSITORY = "mini-bodyguards/constitutional-classifiers"
 BRANCH = "main"
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 BROUGHT_BY_COLAB = ("torch", "numpy", "jupyterlab", "ipykernel", "ipywidgets")  # replacing these breaks a running Colab
@@ -32,7 +31,8 @@ FIRST_CELL = f"""\
 import sys
 
 if "google.colab" in sys.modules:  # on Colab: bring the course; anywhere else: do nothing
-    !test -d /content/course || git clone -q --depth 1 -b {BRANCH} https://github.com/{REPOSITORY} /content/course
+    url = "https://github.com/{REPOSITORY}"
+    !test -d /content/course || git clone -q --depth 1 -b {BRANCH} {{url}} /content/course
     %cd -q /content/course/notebooks
     sys.path.insert(0, "/content/course")"""
 

@@ -130,6 +130,9 @@ def test_outputs_are_stable_and_light(notebook):
         assert len(output.get("data", {}).get("image/png", "")) < 137_000, "a picture of more than 100 KB"
         text = output.get("text", "") + str(output.get("data", {}).get("text/plain", ""))
         assert not MACHINE_PATH.search(text), f"a path of one machine: {text[:200]}"
+        assert not re.search(r"\d%\|.*\| \d+/\d+", text), (
+            "a saved progress bar: use `from tqdm import tqdm`, not tqdm.auto"
+        )
         assert not re.search(r"object at 0x|<function ", text), f"the output of {text[:80]} differs from run to run"
 
 
