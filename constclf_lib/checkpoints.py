@@ -101,13 +101,13 @@ def load(folder: str | os.PathLike, kind: str, **load_options):
             ) from error
         if (found := fingerprint(tokenizer)) != card["fingerprint"]:
             raise ClassifierError(
-                f"the tokenizer in {folder} has fingerprint {found}, the one it was trained with {card['fingerprint']}: "
+                f"the tokenizer in {folder} has fingerprint {found}, training used {card['fingerprint']}: "
                 "token ids would mean other words. Put back the tokenizer files that were saved with it"
             )
     try:
         with quiet():
             model, info = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **load_options)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ClassifierError(f"the language model in {folder} cannot be loaded ({error}); restore it") from error
     if wrong := {key: sorted(map(str, info[key])) for key in ("missing_keys", "mismatched_keys") if info.get(key)}:
         raise ClassifierError(f"config and weights in {folder} do not fit each other ({wrong}); restore both")

@@ -69,11 +69,26 @@ class ValueHead(nn.Module):
             return self.out(inner).squeeze(-1).float()
 
 
+class _GivenOutput(BaseModelOutputWithPast):
+    """A body's output that holds hidden states only; whatever else an architecture looks for (router logits ...) is
+    None.
+    """
+
+    def __getattr__(self, name: str):
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return None
+
+
 class _GivenHidden(nn.Module):
     """Stands where a causal LM keeps its body and hands back the hidden states it is given."""
 
-    def forward(self, inputs_embeds: Tensor | None = None, **_) -> BaseModelOutputWithPast:
-        return BaseModelOutputWithPast(last_hidden_state=inputs_embeds)
+    def forward(self, *_, inputs_embeds: Tensor, **__) -> _GivenOutput:
+        return _GivenOutput(last_hidden_state=inputs_embeds)
+
+    @property
+    def decoder(self) -> nn.Module:  # some architectures (OPT) call their body one level further down
+        return self
 
 
 class _Bodyguard(nn.Module):

@@ -1,4 +1,6 @@
-"""The losses against their definitions, evaluated with 60 digits and no smallest number: 1 - sigmoid(1e4) is 0 in any float."""
+"""The losses against their definitions, evaluated with 60 digits and no smallest number: 1 - sigmoid(1e4) is 0 in any
+float.
+"""
 
 from decimal import Decimal, localcontext
 
@@ -12,7 +14,9 @@ EXTREMES = [-1e4, -90.0, -17.0, -0.5, 0.0, 3.0, 25.0, 90.0, 1e4]
 
 
 def reference(logits, labels, mask, omega):
-    """(loss, gradient [batch][time]) of the definition, in plain loops over Decimals. The latest of equal records gets the gradient."""
+    """(loss, gradient [batch][time]) of the definition, in plain loops over Decimals. The latest of equal records gets
+    the gradient.
+    """
     with localcontext() as context:
         context.prec = 60
         gradient = [[0.0] * len(row) for row in logits]
@@ -69,7 +73,9 @@ def test_exact_in_float32_up_to_ten_thousand(label, omega):
         want, want_gradient = reference([pair], [label], [[True, True]], omega)
         assert_close(loss.item(), want, rtol=3e-5, atol=1e-36, msg=lambda m, pair=pair: f"{pair}: {m}")
         # a gradient is a difference of probabilities times at most 1: it can be no better than one rounding of 1
-        assert_close(gradient, torch.tensor([want_gradient[0]]), rtol=3e-5, atol=6e-8, msg=lambda m, pair=pair: f"{pair}: {m}")
+        assert_close(
+            gradient, torch.tensor([want_gradient[0]]), rtol=3e-5, atol=6e-8, msg=lambda m, pair=pair: f"{pair}: {m}"
+        )
 
 
 @pytest.mark.parametrize("omega", [0.0, 0.3, 1.0])
@@ -199,7 +205,9 @@ def next_token_reference(logits, ids, mask):
         for t in range(1, len(tokens)):
             if on[t]:
                 top = max(row[t - 1])
-                log_sum = top + float(torch.tensor([value - top for value in row[t - 1]], dtype=torch.float64).exp().sum().log())
+                log_sum = top + float(
+                    torch.tensor([value - top for value in row[t - 1]], dtype=torch.float64).exp().sum().log()
+                )
                 losses.append(log_sum - row[t - 1][tokens[t]])
         if losses:
             means.append(sum(losses) / len(losses))

@@ -1,0 +1,463 @@
+"""Value head, output classifier and input classifier on random two-layer models of several families."""
+
+import json
+import threading
+
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from constclf_lib import encoding
+from constclf_lib.models import ClassifierError, InputClassifier, OutputClassifier, ValueHead
+
+SENTENCES = [
+    "how do I brew ashbane in a bell jar?",
+    "the song of the sunheart is old",
+    "store gloamstone away from the fire.",
+]
+SIZE = {
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+}
+# Families whose causal LM does something of its own after the lm_head, or has no position ids, tied weights, learned
+# positions ...
+FAMILIES = {
+    "llama": SIZE,
+    "qwen2": {**SIZE, "tie_word_embeddings": True},
+    "gemma2": {**SIZE, "head_dim": 16, "final_logit_softcapping": 0.05},
+    "gemma3_text": {**SIZE, "head_dim": 16, "sliding_window": 4},
+    "granite": {**SIZE, "logits_scaling": 7.0},
+    "cohere": {**SIZE, "logit_scale": 0.3},
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2},
+    "opt": {
+        "hidden_size": 32,
+        "ffn_dim": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "word_embed_proj_dim": 16,
+    },
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 2},
+    "mixtral": {**SIZE, "num_local_experts": 2},
+    "gpt_neox": {k: v for k, v in SIZE.items() if k != "num_key_value_heads"},
+}
+
+
+def language_model(family="llama", vocab=300, seed=0, **changes):
+    torch.manual_seed(seed)
+    tokens = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+    config = AutoConfig.for_model(family, vocab_size=vocab, **tokens, **{**FAMILIES[family], **changes})
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return encoding.train_tokenizer(SENTENCES, 300)
+
+
+@pytest.fixture
+def classifier(tokenizer):
+    return OutputClassifier.from_backbone(language_model(vocab=len(tokenizer)), tokenizer).eval()
+
+
+@pytest.fixture
+def judge(tokenizer):
+    model = language_model(vocab=len(tokenizer), max_position_embeddings=40)
+    return InputClassifier.from_backbone(model, tokenizer).eval()
+
+
+def some_ids(rows=3, length=9, vocab=300):
+    return torch.randint(4, vocab, (rows, length), generator=torch.Generator().manual_seed(1))
+
+
+# --- value head
+
+
+def test_value_head_says_the_base_rate_before_training():
+    head = ValueHead(16, 8, base_rate=0.2)
+    hidden = torch.randn(3, 5, 16)
+    logits = head(hidden)
+    assert logits.shape == (3, 5) and head.inner.out_features == 8 and ValueHead(16).inner.out_features == 16
+    assert (logits.sigmoid() - 0.2).abs().max() < 0.05
+    assert_close(head.out.bias.sigmoid().item(), 0.2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_value_head_answers_in_float32_even_under_autocast(dtype):
+    head, hidden = ValueHead(16), 30 * torch.randn(2, 4, 16, generator=torch.Generator().manual_seed(0))
+    hidden = hidden.to(dtype)
+    want = head.double()(hidden.double())
+    head = head.float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = head(hidden)
+    assert logits.dtype == torch.float32
+    assert_close(logits, want, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("base_rate", [0.0, 1.0, -0.5, float("nan")])
+def test_value_head_refuses_an_impossible_base_rate(base_rate):
+    with pytest.raises(ValueError, match="strictly between 0 and 1"):
+        ValueHead(16, base_rate=base_rate)
+
+
+# --- output classifier: forward
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_language_model_is_untouched_to_the_bit(family):
+    model, ids = language_model(family), some_ids()
+    with torch.no_grad():
+        want = model(input_ids=ids, use_cache=False).logits  # with a cache, some attention kernels round differently
+        classifier = OutputClassifier.from_backbone(model).eval()
+        output = classifier(ids)
+        assert torch.equal(output.lm_logits, want) and output.harm_logits.shape == ids.shape
+        assert torch.equal(output.harm_logits, classifier.value_head(output.last_hidden_state))
+        assert torch.equal(classifier(ids, with_lm_logits=False).harm_logits, output.harm_logits)
+        assert torch.equal(model(input_ids=ids, use_cache=False).logits, want)  # and it still has its own body
+    assert output.past_key_values is None and classifier(ids, with_lm_logits=False).lm_logits is None
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_any_chunking_through_the_cache_gives_the_scores_of_one_pass(family):
+    classifier, ids = OutputClassifier.from_backbone(language_model(family)).eval(), some_ids()
+    with torch.no_grad():
+        want = classifier(ids)
+        for cuts in ([1] * 9, [4, 5], [8, 1]):
+            cache, harm, lm = None, [], []
+            for chunk in ids.split(cuts, dim=1):
+                output = classifier(chunk, past_key_values=cache, use_cache=True)
+                cache = output.past_key_values
+                harm.append(output.harm_logits)
+                lm.append(output.lm_logits)
+            assert cache.get_seq_length() == 9
+            assert_close(torch.cat(harm, 1), want.harm_logits, rtol=0, atol=1e-5)
+            assert_close(torch.cat(lm, 1), want.lm_logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_on_either_side_changes_no_score(family, side):
+    classifier, ids = OutputClassifier.from_backbone(language_model(family)).eval(), some_ids(2)
+    pad, ones, zeros = torch.full((2, 4), 7), torch.ones(2, 9).long(), torch.zeros(2, 4).long()
+    order = (lambda a, b: torch.cat([b, a], 1)) if side == "left" else (lambda a, b: torch.cat([a, b], 1))
+    real = order(ones, zeros).bool()
+    with torch.no_grad():
+        want = classifier(ids).harm_logits
+        got = classifier(order(ids, pad), attention_mask=order(ones, zeros)).harm_logits
+    assert_close(got[real].view(2, 9), want, rtol=0, atol=1e-5)
+
+
+def test_left_padding_and_cache_together(classifier):
+    ids, pad = some_ids(2, 6), torch.full((2, 3), 7)
+    mask = torch.cat([torch.zeros(2, 3), torch.ones(2, 6)], 1).long()
+    with torch.no_grad():
+        want = classifier(ids).harm_logits
+        first = classifier(torch.cat([pad, ids[:, :2]], 1), attention_mask=mask[:, :5], use_cache=True)
+        second = classifier(ids[:, 2:], attention_mask=mask, past_key_values=first.past_key_values, use_cache=True)
+    assert_close(torch.cat([first.harm_logits[:, 3:], second.harm_logits], 1), want, rtol=0, atol=1e-5)
+
+
+def test_a_mask_that_forgets_the_cache_is_refused(classifier):
+    first = classifier(some_ids(1, 4), use_cache=True)
+    with pytest.raises(ValueError, match="must cover cached and new tokens"):
+        classifier(some_ids(1, 1), attention_mask=torch.ones(1, 1), past_key_values=first.past_key_values)
+
+
+def test_threads_share_one_classifier(classifier):
+    rows = [some_ids(1, 5 + i) for i in range(4)]
+    with torch.no_grad():
+        want = [classifier(ids).lm_logits for ids in rows]
+    wrong = []
+
+    def work(i):
+        with torch.no_grad():
+            wrong.extend(i for _ in range(20) if not torch.equal(classifier(rows[i]).lm_logits, want[i]))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    [thread.start() for thread in threads], [thread.join() for thread in threads]
+    assert wrong == []
+
+
+def test_gradient_reaches_backbone_and_both_heads(classifier):
+    output = classifier.train()(some_ids())
+    (output.harm_logits.sum() + output.lm_logits.square().mean()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in classifier.parameters())
+
+
+def test_a_bfloat16_backbone_gives_float32_harm_logits():
+    classifier = OutputClassifier.from_backbone(language_model().bfloat16())
+    output = classifier(some_ids())
+    assert output.harm_logits.dtype == torch.float32 and output.lm_logits.dtype == torch.bfloat16
+
+
+def test_what_is_known_about_the_classifier(classifier, tokenizer):
+    assert classifier.backbone is classifier.model.model and classifier.lm_head is classifier.model.lm_head
+    assert classifier.prefix_ids == [] and classifier.fingerprint == encoding.fingerprint(tokenizer)
+    assert classifier.context_length == classifier.config.max_position_embeddings
+    assert OutputClassifier.from_backbone(language_model("bloom")).context_length is None
+    assert OutputClassifier.from_backbone(language_model()).fingerprint is None
+
+
+def test_what_is_not_a_causal_language_model_is_refused(tokenizer):
+    lm = language_model(vocab=len(tokenizer))
+    for wrong in (lm.model, torch.nn.Linear(2, 2)):
+        with pytest.raises(ValueError, match="not a decoder-only causal LM"):
+            OutputClassifier.from_backbone(wrong)
+    with pytest.raises(ValueError, match="do not belong together"):
+        OutputClassifier.from_backbone(language_model(vocab=50), tokenizer)
+
+
+# --- saving and loading
+
+
+@pytest.fixture
+def saved(classifier, tmp_path):
+    classifier.save_pretrained(tmp_path / "bodyguard")
+    return tmp_path / "bodyguard"
+
+
+def test_a_saved_output_classifier_comes_back_to_the_bit(classifier, saved):
+    loaded, ids = OutputClassifier.from_pretrained(saved), some_ids()
+    with torch.no_grad():
+        want, got = classifier(ids), loaded(ids)
+    assert torch.equal(got.harm_logits, want.harm_logits) and torch.equal(got.lm_logits, want.lm_logits)
+    assert loaded.fingerprint == classifier.fingerprint and loaded.prefix_ids == [] and not loaded.training
+    with torch.no_grad():  # and the folder is an ordinary checkpoint
+        assert torch.equal(AutoModelForCausalLM.from_pretrained(saved)(input_ids=ids).logits, want.lm_logits)
+    assert encoding.fingerprint(AutoTokenizer.from_pretrained(saved)) == classifier.fingerprint
+    assert not list(saved.glob("*.bin")) and not list(saved.glob("*.pt"))
+
+
+def test_inner_size_prefix_and_a_missing_tokenizer_survive(tmp_path):
+    classifier = OutputClassifier.from_backbone(language_model("gpt2"), inner_size=5)
+    classifier.prefix_ids = [3, 1]
+    classifier.save_pretrained(str(tmp_path / "x"))
+    loaded = OutputClassifier.from_pretrained(str(tmp_path / "x"))
+    assert loaded.prefix_ids == [3, 1] and loaded.value_head.inner.out_features == 5 and loaded.tokenizer is None
+
+
+def test_from_backbone_takes_a_folder_and_its_tokenizer(saved, tokenizer):
+    fresh = OutputClassifier.from_backbone(saved, base_rate=0.1)
+    assert fresh.fingerprint == encoding.fingerprint(tokenizer)
+    assert InputClassifier.from_backbone(str(saved)).verdict_ids == encoding.verdict_token_ids(tokenizer)
+
+
+def test_loading_in_another_dtype(saved):
+    loaded = OutputClassifier.from_pretrained(saved, dtype=torch.bfloat16)
+    assert loaded.lm_head.weight.dtype == torch.bfloat16 and loaded.value_head.out.weight.dtype == torch.float32
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 0x10
+    path.write_bytes(bytes(data))
+
+
+def edit_card(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "classifier.json").unlink(), "from_backbone.*interrupted"),
+        (lambda f: cut(f / "classifier.json"), "classifier.json is damaged"),
+        (lambda f: (f / "classifier.json").write_text("[]"), "classifier.json is damaged"),
+        (lambda f: edit_card(f / "classifier.json", kind="input"), "holds an input classifier"),
+        (lambda f: edit_card(f / "classifier.json", format=99), "format 99"),
+        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (lambda f: cut(f / "model.safetensors"), "model.safetensors is not the file that was saved"),
+        (lambda f: flip(f / "model.safetensors"), "model.safetensors is not the file that was saved"),
+        (lambda f: flip(f / "value_head.safetensors"), "value_head.safetensors is not the file"),
+        (lambda f: (f / "value_head.safetensors").unlink(), "value_head.safetensors is missing"),
+        (lambda f: edit_card(f / "classifier.json", inner_size=3), "value_head.safetensors does not fit"),
+        (lambda f: (f / "tokenizer.json").unlink(), "tokenizer"),
+        (lambda f: (f / "config.json").unlink(), "config.json|cannot be loaded"),
+        (lambda f: edit_card(f / "config.json", num_hidden_layers=3), "do not fit each other"),
+        (lambda f: edit_card(f / "config.json", vocab_size=301), "do not fit each other|cannot be loaded"),
+    ],
+)
+def test_a_damaged_folder_is_explained_and_never_loaded(saved, damage, message):
+    damage(saved)
+    with pytest.raises(ClassifierError, match=message):
+        OutputClassifier.from_pretrained(saved)
+
+
+def test_another_tokenizer_in_the_folder_is_noticed(saved):
+    encoding.train_tokenizer(["entirely other words entirely"], 290).save_pretrained(saved)
+    with pytest.raises(ClassifierError, match="fingerprint"):
+        OutputClassifier.from_pretrained(saved)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(ClassifierError, match="there is no folder"):
+        OutputClassifier.from_pretrained(tmp_path / "nowhere")
+
+
+def test_a_save_that_dies_leaves_the_old_one_whole(classifier, saved, monkeypatch):
+    before = OutputClassifier.from_pretrained(saved).state_dict()
+    torch.nn.init.zeros_(classifier.value_head.out.weight)
+    monkeypatch.setattr("constclf_lib.checkpoints.save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        classifier.save_pretrained(saved)
+    after = OutputClassifier.from_pretrained(saved).state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert [path.name for path in saved.parent.iterdir()] == ["bodyguard"]  # nothing half-written lies about
+
+
+def test_a_folder_caught_between_two_saves_does_not_load(classifier, saved, monkeypatch):
+    import pathlib
+
+    replace = pathlib.Path.replace
+
+    def killed(self, target):
+        if self.name == "model.safetensors":
+            raise KeyboardInterrupt
+        return replace(self, target)
+
+    monkeypatch.setattr(pathlib.Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        classifier.save_pretrained(saved)
+    with pytest.raises(ClassifierError, match="interrupted"):
+        OutputClassifier.from_pretrained(saved)
+
+
+def test_saving_again_keeps_foreign_files_and_drops_old_weights(classifier, saved):
+    (saved / "optimizer.pt").write_bytes(b"state")
+    (saved / "model-00001-of-00002.safetensors").write_bytes(b"old shard")
+    torch.nn.init.ones_(classifier.value_head.out.weight)
+    classifier.save_pretrained(saved)
+    assert (saved / "optimizer.pt").exists() and not list(saved.glob("model-0*"))
+    assert (OutputClassifier.from_pretrained(saved).value_head.out.weight == 1).all()
+
+
+# --- LoRA
+
+
+def lora(model):
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(1)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+    return peft.get_peft_model(model, config)
+
+
+def test_a_lora_backbone_trains_scores_and_comes_back(tmp_path, tokenizer):
+    language_model(vocab=len(tokenizer)).save_pretrained(tmp_path / "base")
+    wrapped = lora(AutoModelForCausalLM.from_pretrained(tmp_path / "base")).eval()
+    ids = some_ids()
+    want = wrapped(input_ids=ids).logits
+    classifier = OutputClassifier.from_backbone(wrapped, tokenizer).eval()
+    output = classifier(ids)
+    assert torch.equal(output.lm_logits, want)
+    output.harm_logits.sum().backward()
+    trained = {name for name, value in classifier.named_parameters() if value.grad is not None}
+    assert trained and all("lora_" in name or name.startswith("value_head.") for name in trained)
+    classifier.save_pretrained(tmp_path / "adapted")
+    assert (tmp_path / "adapted" / "adapter_model.safetensors").exists()
+    assert not (tmp_path / "adapted" / "model.safetensors").exists()
+    loaded = OutputClassifier.from_pretrained(tmp_path / "adapted")
+    assert_close(loaded(ids).harm_logits, output.harm_logits, rtol=0, atol=1e-6)
+
+
+def test_adapters_on_a_base_without_a_name_are_not_saved_for_nothing(tmp_path):
+    classifier = OutputClassifier.from_backbone(lora(language_model()))
+    with pytest.raises(ValueError, match="nothing could find it again"):
+        classifier.save_pretrained(tmp_path / "x")
+
+
+# --- input classifier
+
+
+def test_score_is_the_closed_form_over_two_logits_and_the_rest_of_the_vocabulary(judge, tokenizer):
+    prompts = ["", "brew ashbane", "the song of the sunheart", "<|assistant|> harmless"]
+    scores = judge.score(prompts, batch_size=3)
+    for i, prompt in enumerate(prompts):
+        ids = torch.tensor([encoding.verdict_prompt_ids(tokenizer, prompt)])
+        with torch.no_grad():
+            p = judge.model(input_ids=ids).logits[0, -1].double().softmax(-1)
+        harmful, harmless = (p[index] for index in judge.verdict_ids)
+        assert_close(scores.harm[i].double(), harmful / (harmful + harmless), rtol=1e-5, atol=1e-6)
+        assert_close(scores.off_label[i].double(), 1 - harmful - harmless, rtol=1e-5, atol=1e-6)
+    assert scores.harm.dtype == scores.off_label.dtype == torch.float32 and scores.harm.shape == (4,)
+    one = judge.score("brew ashbane")
+    assert_close(one.harm, scores.harm[1:2]), assert_close(one.off_label, scores.off_label[1:2])
+    assert judge.score([]).harm.shape == (0,)
+
+
+def test_a_tiny_off_label_mass_is_not_rounded_away(judge):
+    with torch.no_grad():
+        judge.lm_head.weight.zero_()
+        judge.lm_head.weight[list(judge.verdict_ids)] = 0.0
+    original = judge.lm_logits
+    judge.lm_logits = lambda hidden: original(hidden).index_fill(-1, torch.tensor(judge.verdict_ids), 30.0)
+    others = judge.model.config.vocab_size - 2
+    assert_close(judge.score("x").off_label.item(), others * torch.tensor(-30.0).exp().item() / 2, rtol=1e-4, atol=0)
+
+
+def test_a_long_prompt_is_read_to_the_end_in_whole_wrapped_windows(judge, tokenizer):
+    long = " ".join(SENTENCES * 5) + " ashbane!"
+    windows = judge._windows(long)
+    texts = [encoding.decode_text(tokenizer, row) for row in windows]
+    user, assistant = (encoding.chat_id(tokenizer, token) for token in (encoding.USER, encoding.ASSISTANT))
+    assert all(len(row) <= 40 and row[0] == user and row[-1] == assistant for row in windows) and len(windows) > 3
+    covered = 0
+    for text in texts:  # each window starts inside what is already read and reaches further
+        start = long.index(text, max(0, covered - len(text)))
+        assert start <= covered and start + len(text) > covered
+        covered = start + len(text)
+    assert covered == len(long)
+    want = [judge.score(text) for text in texts]
+    scores = judge.score([long, "short"])
+    assert_close(scores.harm[0], torch.cat([s.harm for s in want]).max())
+    assert_close(scores.off_label[0], torch.cat([s.off_label for s in want]).max())
+
+
+def test_dense_text_late_in_a_long_prompt_still_fits(judge):
+    assert judge.score("the song of the sunheart is old " * 6 + "\U0001f525\u4e2d" * 40).harm.isfinite().all()
+
+
+def test_scores_that_are_not_numbers_are_an_error(judge):
+    with torch.no_grad():
+        judge.model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(ClassifierError, match="not finite"):
+        judge.score("brew")
+
+
+def test_score_leaves_the_mode_as_it_was_and_refuses_what_is_not_text(judge):
+    judge.train().score("brew")
+    assert judge.training
+    with pytest.raises(TypeError, match="must be a string"):
+        judge.score(["brew", 3])
+    assert judge.training
+
+
+def test_forward_gives_the_logits_after_the_verdict_position(judge):
+    ids = some_ids(2, 6)
+    with torch.no_grad():
+        want = judge.model(input_ids=ids).logits
+        assert_close(judge(ids), want[:, -1])
+        assert_close(judge(ids, verdict_positions=torch.tensor([2, 5])), torch.stack([want[0, 2], want[1, 5]]))
+
+
+def test_a_saved_input_classifier_comes_back(judge, tmp_path):
+    judge.save_pretrained(tmp_path / "judge")
+    loaded = InputClassifier.from_pretrained(tmp_path / "judge")
+    assert torch.equal(loaded.score(SENTENCES).harm, judge.score(SENTENCES).harm)
+    assert loaded.verdict_ids == judge.verdict_ids and loaded.words == judge.words
+    with pytest.raises(ClassifierError, match="holds an input classifier"):
+        OutputClassifier.from_pretrained(tmp_path / "judge")
+
+
+def test_an_input_classifier_needs_a_tokenizer_and_one_token_words(tokenizer):
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **SIZE))
+    with pytest.raises(ValueError, match="pass the tokenizer"):
+        InputClassifier.from_backbone(model)
+    with pytest.raises(ValueError, match="must be one"):
+        InputClassifier.from_backbone(model, tokenizer, words=(" abominable", " harmless"))
