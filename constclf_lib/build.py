@@ -1,0 +1,90 @@
+"""Rebuilds data/: `python -m constclf_lib.build`.
+
+Runs the stages in order, skips what is already there, resumes a training that was interrupted, and writes the manifest. `--check` verifies data/ instead.
+How a part is made stands in stages.py, how it is measured in results.py and ablations.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from . import manifest
+from .constitution import data_path
+
+
+class Stage(NamedTuple):
+    """One step of the build. `makes`: what it leaves in data/; `minutes`: on two quiet CPU cores."""
+
+    name: str
+    minutes: float
+    makes: tuple[str, ...]
+    run: Callable[[Path, Callable[[str], None]], None]
+
+
+def _from(module: str, function: str) -> Callable:
+    """Imported when it runs: `--check` and `--help` need neither torch nor transformers."""
+
+    def run(data: Path, log: Callable[[str], None]) -> None:
+        from importlib import import_module
+
+        getattr(import_module(f".{module}", __package__), function)(data, log)
+
+    return run
+
+
+STAGES = (
+    Stage("data", 0.5, ("lab",), _from("stages", "make_data")),
+    Stage("tokenizer", 0.2, ("models/tokenizer",), _from("stages", "make_tokenizer")),
+    Stage("assistant", 18, ("models/assistant",), _from("stages", "make_assistant")),
+    Stage("bodyguard", 3, ("models/bodyguard",), _from("stages", "make_bodyguard")),
+    Stage("input", 4, ("models/input_classifier",), _from("stages", "make_input")),
+    Stage("output", 4, ("models/output_classifier",), _from("stages", "make_output")),
+    Stage("thresholds", 3, ("models/thresholds.json",), _from("results", "make_thresholds")),
+    Stage("results", 8, (), _from("results", "make_results")),
+    Stage("ablations", 30, (), _from("ablations", "make_ablations")),
+)
+NAMES = tuple(stage.name for stage in STAGES)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line. Returns the exit status: 0, or 1 if `--check` found something."""
+    parser = argparse.ArgumentParser(prog="python -m constclf_lib.build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="STAGE", help=f"run these stages only: {', '.join(NAMES)}")
+    parser.add_argument("--skip", nargs="+", choices=NAMES, default=[], metavar="STAGE", help="run all but these")
+    parser.add_argument("--force", action="store_true", help="make it again, even if it is already there")
+    parser.add_argument("--check", action="store_true", help="verify data/ against MANIFEST.json and stop")
+    parser.add_argument("--manifest", action="store_true", help="write MANIFEST.json anew for what is there and stop")
+    options = parser.parse_args(arguments)
+    data = data_path()
+    if options.check:
+        problems = manifest.check(data)
+        print("\n".join(problems) if problems else "data/ is complete and as listed in MANIFEST.json")
+        return 1 if problems else 0
+    if not options.manifest:
+        build(data, [stage for stage in STAGES if stage.name in (options.only or NAMES) and stage.name not in options.skip], options.force)
+    manifest.write_manifest(data)
+    return 0
+
+
+def build(data: Path, stages: list[Stage], force: bool = False) -> None:
+    """Runs stages in order. A stage whose files are there is skipped unless `force`, or unless it makes no file of its own (it measures)."""
+    todo = [stage for stage in stages if force or not stage.makes or not all((data / part).exists() for part in stage.makes)]
+    print(f"to do: {', '.join(stage.name for stage in todo) or 'nothing'}; about {sum(stage.minutes for stage in todo):.0f} minutes on two cores", flush=True)
+    for stage in todo:
+        if force:
+            shutil.rmtree(data / ".build" / stage.name, ignore_errors=True)
+        started = time.monotonic()
+        print(f"[{stage.name}] about {stage.minutes:g} minutes", flush=True)
+        stage.run(data, lambda line, name=stage.name: print(f"[{name}] {line}", file=sys.stderr, flush=True))
+        shutil.rmtree(data / ".build" / stage.name, ignore_errors=True)
+        print(f"[{stage.name}] done in {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

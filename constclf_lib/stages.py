@@ -1,0 +1,202 @@
+"""How each part of the lab is made: data, tokenizer, the two language models, the two classifiers, the thresholds.
+
+build.py runs these in order; the chapters show them one by one (01 data, 02 input classifier, 03 to 06 output classifier, 08 thresholds). Each function
+reads what earlier stages left in `data` and writes its own part there. Measuring is not done here (results.py).
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
+
+from .encoding import (
+    ASSISTANT, END, NOTE, USER, CompletionCollator, VerdictCollator, batch_text_ids, chat_id, train_tokenizer,
+    verdict_prompt_ids,
+)  # fmt: skip
+from .models import InputClassifier, OutputClassifier
+from .synthesis import SIZES, Exchange, assistant_corpus, load_split, make_split
+from .training import InputClassifierTrainer, OutputClassifierTrainer, fine_tune_arguments, latest_checkpoint, pack, pretrain, pretrain_arguments
+
+VOCABULARY = 2048
+ASSISTANT_SHAPE = {"hidden_size": 144, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 384}
+BODYGUARD_SHAPE = {"hidden_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 208}
+CONTEXT = 2048
+STEPS = {"assistant": 4000, "bodyguard": 800, "input": 1500, "output": 1500}
+
+
+def make_data(data: Path, log: Callable[[str], None]) -> None:
+    for name, size in SIZES.items():
+        frame = make_split(name)
+        (data / "lab").mkdir(parents=True, exist_ok=True)
+        frame.to_parquet(data / "lab" / f"{name}.parquet", index=False, compression="zstd", compression_level=19)
+        log(f"{name}: {size} exchanges, {frame.harmful.mean():.1%} harmful")
+
+
+def make_tokenizer(data: Path, log: Callable[[str], None]) -> None:
+    """Trained on what the assistant reads and writes, every code included: an encoded word becomes a token or two, like a synonym."""
+    rows = assistant_corpus(20_000)
+    tokenizer = train_tokenizer([text for row in rows for text in (row.prompt, row.completion, row.note)], VOCABULARY)
+    with publish(data / "models" / "tokenizer") as folder:
+        tokenizer.save_pretrained(folder)
+    log(f"{len(tokenizer)} tokens")
+
+
+def lab_tokenizer(data: Path):
+    return AutoTokenizer.from_pretrained(data / "models" / "tokenizer")
+
+
+def new_language_model(tokenizer, shape: dict, seed: int = 0) -> LlamaForCausalLM:
+    """A small Llama with random weights, tied embeddings and room for 2,048 tokens."""
+    torch.manual_seed(seed)
+    end = chat_id(tokenizer, END)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer), max_position_embeddings=CONTEXT, tie_word_embeddings=True,
+            bos_token_id=None, eos_token_id=end, pad_token_id=end, **shape,
+        )
+    )  # fmt: skip
+
+
+def assistant_rows(tokenizer, exchanges: Sequence[Exchange]) -> list[dict[str, list[int]]]:
+    """`<|user|>` prompt `<|note|>` private note `<|assistant|>` reply `<|end|>`; only what the assistant writes itself is learnt."""
+    user, note, assistant, end = (chat_id(tokenizer, token) for token in (USER, NOTE, ASSISTANT, END))
+    parts = (batch_text_ids(tokenizer, [getattr(e, field) for e in exchanges]) for field in ("prompt", "note", "completion"))
+    rows = []
+    for prompt, thought, reply in zip(*parts, strict=True):
+        given, written = [user, *prompt, note], [*thought, assistant, *reply, end]
+        rows.append({"input_ids": given + written, "loss_mask": [0] * len(given) + [1] * len(written)})
+    return rows
+
+
+def make_assistant(data: Path, log: Callable[[str], None]) -> None:
+    tokenizer, batch = lab_tokenizer(data), 32
+    rows = assistant_rows(tokenizer, assistant_corpus(STEPS["assistant"] * batch))
+    model = new_language_model(tokenizer, ASSISTANT_SHAPE)
+    arguments = pretrain_arguments(
+        data / ".build" / "assistant", STEPS["assistant"], batch, 3e-3, progress=True, save_steps=500, logging_steps=250, bf16=True
+    )
+    pretrain(model, rows, arguments, tokenizer.pad_token_id, callbacks=[Progress(log)])
+    _save(model, tokenizer, data / "models" / "assistant")
+
+
+def bodyguard_documents(tokenizer, exchanges) -> list[list[int]]:
+    """What the bodyguards' base reads: prompts and completions of the train split, so no held-out attack kind ever."""
+    user, assistant, end = (chat_id(tokenizer, token) for token in (USER, ASSISTANT, END))
+    pairs = zip(batch_text_ids(tokenizer, exchanges.prompt), batch_text_ids(tokenizer, exchanges.completion), strict=True)
+    return [[user, *prompt, assistant, *completion, end] for prompt, completion in pairs]
+
+
+def make_bodyguard(data: Path, log: Callable[[str], None]) -> None:
+    tokenizer, train = lab_tokenizer(data), load_split("train")
+    rows = pack(bodyguard_documents(tokenizer, train), 128)
+    model = new_language_model(tokenizer, BODYGUARD_SHAPE)
+    arguments = pretrain_arguments(data / ".build" / "bodyguard", STEPS["bodyguard"], 32, 4e-3, progress=True, save_steps=400, logging_steps=100)
+    pretrain(model, rows, arguments, callbacks=[Progress(log)])
+    _save(model, tokenizer, data / "models" / "bodyguard")
+
+
+def verdict_rows(tokenizer, exchanges) -> list[dict]:
+    """Rows for VerdictCollator, tokenized once."""
+    pairs = zip(exchanges.prompt, exchanges.restricted, strict=True)
+    return [{"input_ids": verdict_prompt_ids(tokenizer, prompt), "restricted": bool(restricted)} for prompt, restricted in pairs]
+
+
+def completion_rows(tokenizer, exchanges) -> list[dict]:
+    """Rows for CompletionCollator, tokenized once."""
+    pairs = zip(batch_text_ids(tokenizer, exchanges.completion), exchanges.harmful, strict=True)
+    return [{"input_ids": ids, "harmful": bool(harmful)} for ids, harmful in pairs]
+
+
+def train_input_classifier(
+    backbone, exchanges, steps: int, *, seed: int = 0, lr: float = 1e-3, batch: int = 64, output_dir: str | Path = "", callbacks: Sequence = (), **arguments
+) -> tuple[InputClassifier, list[dict]]:
+    """An input classifier fine-tuned from `backbone` (name, path or model) on a frame with `prompt` and `restricted`. Returns it and the log."""
+    classifier = InputClassifier.from_backbone(backbone)
+    trainer = InputClassifierTrainer(
+        classifier,
+        fine_tune_arguments(output_dir or _scratch(), steps, batch, lr, seed, **arguments),
+        data_collator=VerdictCollator(classifier.tokenizer),
+        train_dataset=verdict_rows(classifier.tokenizer, exchanges),
+        callbacks=list(callbacks),
+    )
+    trainer.train(resume_from_checkpoint=latest_checkpoint(output_dir) if output_dir else None)
+    return classifier.eval(), trainer.state.log_history
+
+
+def train_output_classifier(
+    backbone, exchanges, steps: int, *, loss: str = "annealed", lam: float = 1.0, anneal_end: float = 0.75, seed: int = 0, lr: float = 1e-3,
+    batch: int = 32, output_dir: str | Path = "", callbacks: Sequence = (), **arguments,
+) -> tuple[OutputClassifier, list[dict]]:  # fmt: skip
+    """An output classifier fine-tuned from `backbone` on a frame with `completion` and `harmful`. Returns it and the log."""
+    torch.manual_seed(seed)  # the head's start is part of the seed
+    classifier = OutputClassifier.from_backbone(backbone, base_rate=float(exchanges.harmful.mean()))
+    trainer = OutputClassifierTrainer(
+        classifier,
+        fine_tune_arguments(output_dir or _scratch(), steps, batch, lr, seed, **arguments),
+        data_collator=CompletionCollator(classifier.tokenizer),
+        train_dataset=completion_rows(classifier.tokenizer, exchanges),
+        loss=loss, lam=lam, anneal_end=anneal_end, callbacks=list(callbacks),
+    )  # fmt: skip
+    trainer.train(resume_from_checkpoint=latest_checkpoint(output_dir) if output_dir else None)
+    return classifier.eval(), trainer.state.log_history
+
+
+def make_input(data: Path, log: Callable[[str], None]) -> None:
+    settings = {"progress": True, "save_steps": 500, "logging_steps": 250, "callbacks": [Progress(log)]}
+    classifier, _ = train_input_classifier(
+        str(data / "models" / "bodyguard"), load_split("train"), STEPS["input"], output_dir=data / ".build" / "input", **settings
+    )
+    classifier.save_pretrained(data / "models" / "input_classifier")
+
+
+def make_output(data: Path, log: Callable[[str], None]) -> None:
+    settings = {"progress": True, "save_steps": 500, "logging_steps": 250, "callbacks": [Progress(log)]}
+    classifier, _ = train_output_classifier(
+        str(data / "models" / "bodyguard"), load_split("train"), STEPS["output"], lam=0.1, output_dir=data / ".build" / "output", **settings
+    )
+    classifier.save_pretrained(data / "models" / "output_classifier")
+
+
+class Progress(TrainerCallback):
+    """Hands the Trainer's log lines to `log`."""
+
+    def __init__(self, log: Callable[[str], None]):
+        self._log = log
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        shown = {name: logs[name] for name in ("loss", "harm_loss", "next_token_loss", "omega", "accuracy") if name in (logs or {})}
+        if shown:
+            self._log(f"step {state.global_step}/{state.max_steps}: " + ", ".join(f"{name} {value:.3f}" for name, value in shown.items()))
+
+
+def _scratch() -> str:
+    return tempfile.mkdtemp(prefix="constclf-")
+
+
+@contextmanager
+def publish(folder: Path) -> Iterator[Path]:
+    """A folder to write into that takes its place only when all is written; an interrupted save leaves the old one as it was."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as staged:
+        yield (new := Path(staged) / folder.name)
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.rename(folder)
+
+
+def _save(model, tokenizer, folder: Path) -> None:
+    with publish(folder) as staged:
+        model.save_pretrained(staged)
+        tokenizer.save_pretrained(staged)
+
+
+def load_assistant(data: Path):
+    """The assistant and its tokenizer."""
+    folder = data / "models" / "assistant"
+    return AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
