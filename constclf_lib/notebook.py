@@ -1,6 +1,6 @@
 """What every notebook calls first: `lab = setup()`, then `report(name, value)` for each number it stands on.
 
-Does: seeds, threads, device and dtype, quiet logging, the shape of pictures; on Colab, the few packages that Colab
+Does: seeds, threads, device and dtype, quiet logging, the style of pictures; on Colab, the few packages that Colab
 lacks; a report of the environment to paste into an issue. Deliberately does not: replace torch or numpy, keep global
 state of its own, or hide a step that a chapter teaches. Every notebook from 00_quickstart on uses it.
 """
@@ -14,10 +14,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib
 import numpy as np
 import torch
 from packaging.requirements import Requirement
 
+from .canvas import SERIES
 from .constitution import data_path
 
 # on GitHub; the badges and the first cell are tested against it
@@ -68,7 +70,7 @@ def setup(seed: int = 0) -> Lab:
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing here reads such memory
     _quiet()
-    _picture_shape()
+    _picture_style()
     data_path("lab")
     backbone = os.environ.get("CONSTCLF_BACKBONE") or str(data_path("models", "bodyguard"))
     print(f"ready: lab data found, device {device}")
@@ -177,21 +179,14 @@ def _quiet() -> None:
     datasets.disable_progress_bars()
 
 
-def _picture_shape() -> None:
-    """Size and lines of pictures; their colours belong to plots.py."""
-    import matplotlib as mpl
-
-    mpl.rcParams.update(
+def _picture_style() -> None:
+    """For a learner's own pyplot figures; the course's pictures bring their style along (canvas.py)."""
+    matplotlib.rcParams.update(
         {
-            "figure.figsize": (7.2, 3.2),
-            "figure.dpi": 100,
-            "font.size": 10,
-            "axes.titlesize": 11,
-            "axes.titlelocation": "left",
+            "figure.figsize": (8.0, 3.2),
+            "axes.prop_cycle": matplotlib.cycler(color=SERIES),
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "axes.grid": True,
-            "grid.alpha": 0.25,
             "legend.frameon": False,
         }
     )

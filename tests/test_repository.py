@@ -27,17 +27,27 @@ FLOORS = """
     training
     stop_rules
     streaming text_stream batch_stream
+    generation
+    text_guard
     guard
     replies
     costs
     evaluation
+    canvas
+    token_plots score_plots
     plots
+    demos
+    widgets
     notebook
     checks
+    manifest
+    stages
+    results
+    ablations
     build
 """.strip().splitlines()
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}
-SAYS = {"yaml": "PyYAML", "sklearn": "scikit-learn"}  # where the name to import is not the name to install
+SAYS = {"yaml": "PyYAML", "sklearn": "scikit-learn", "PIL": "Pillow"}  # where the name to import is not the name to install
 BINARY = {".parquet", ".safetensors", ".png"}
 
 
