@@ -9,6 +9,9 @@ The cache is read anew from the tokens (`_gather`) when a row's window is full (
 holes outweigh tokens. Rows that step together compute exactly one position per token until then. A row that fails is
 closed with risk infinity and the others go on; a failed pass closes all.
 
+Sliding-window and recurrent layers know nothing of holes; on a backbone that has such layers the rows are read one by
+one, which is slower and just as right.
+
 Deliberately not here: admission of new rows into a running batch; open another batch.
 """
 
@@ -18,6 +21,7 @@ import math
 from collections.abc import Sequence
 
 import torch
+from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from .encoding import pad_batch
 from .models import ClassifierError
@@ -41,6 +45,10 @@ class BatchStream:
         self.scorer = scorer
         self.closed = False
         self._rows = [_Row(scorer.rule.fresh()) for _ in range(streams)]
+        layers = DynamicCache(config=scorer.classifier.config).layers
+        self._alone = (
+            None if all(type(layer) is DynamicLayer for layer in layers) else [scorer.open() for _ in self._rows]
+        )
         self._live = list(range(streams))  # which stream each row of the cache belongs to
         self._cache = None
         self._mask = torch.zeros(streams, 0, dtype=torch.long)  # [rows, columns of the cache], 1 at real tokens
@@ -113,6 +121,8 @@ class BatchStream:
     @torch.inference_mode()
     def _step(self, left: list[list[int]]) -> dict[int, list[float]]:
         """Reads as many of `left` as fit into each row's window; the logits read, by stream."""
+        if self._alone is not None:
+            return {i: self._alone[i].read(ids) for i, ids in enumerate(left) if ids}
         room, prefix = self.scorer.room, self.scorer.prefix_ids
         rows = [self._rows[i] for i in self._live]
         again = [i for i in self._live if left[i] and len(self._rows[i].window) >= room]
@@ -125,8 +135,7 @@ class BatchStream:
         feeds, starts, parts = [], [], []
         for i in self._live:
             row = self._rows[i]
-            fits = len(left[i]) if room == math.inf else room - len(row.window)
-            part = left[i][:fits]
+            part, _ = self.scorer.fitting(left[i], row.window)
             before = []
             if self._cache is None and (row.started or part):
                 before = [*prefix, *row.window]
@@ -141,15 +150,11 @@ class BatchStream:
         # itself in this pass.
         seen = mask.masked_fill(mask.sum(dim=1, keepdim=True) == 0, 1)
         device = self.scorer.device
-        output = self.scorer.classifier(
-            ids.to(device), seen.to(device), self._cache, use_cache=True, with_lm_logits=False
-        )
-        if output.past_key_values is None:
-            raise ClassifierError("the backbone returned no cache; streams cannot be scored with it")
+        cache, harm = self.scorer.read(ids.to(device), self._cache, seen.to(device))
         if self.closed:  # this call outlived its time limit and nobody waits for it
             return {}
-        logits = output.harm_logits.tolist()  # [rows][columns]: the one wait for the device
-        self._cache, self._mask = output.past_key_values, mask
+        logits = harm.tolist()  # [rows][columns]: the one wait for the device
+        self._cache, self._mask = cache, mask
         read = {}
         for place, i in enumerate(self._live):
             if parts[place]:
@@ -161,6 +166,8 @@ class BatchStream:
     def close_row(self, i: int) -> None:
         """Ends stream i; its scores stay readable, its share of the cache goes once half of the rows have ended."""
         self._rows[i].closed = True
+        if self._alone is not None:
+            self._alone[i].close()
 
     def _drop_closed(self) -> None:
         keep = [place for place, i in enumerate(self._live) if not self._rows[i].closed]
@@ -173,7 +180,7 @@ class BatchStream:
 
     def close(self) -> None:
         """Ends all streams and frees the cache. May be called twice."""
-        self.closed, self._cache = True, None
+        self.closed, self._cache, self._alone = True, None, None
         for row in self._rows:
             row.closed, row.window = True, []
 

@@ -68,13 +68,16 @@ class Picture(Figure):
         super().__init__(figsize=(width, height), dpi=DPI, facecolor=PAPER, layout=layout)
         FigureCanvasAgg(self)
         if layout == "constrained":
-            self.get_layout_engine().set(w_pad=0.1, h_pad=0.09)
+            self.get_layout_engine().set(w_pad=0.1, h_pad=0.055)
         self.name, self.alt_text = name, name
 
     def png(self) -> bytes:
         """The picture as a PNG of 256 colours: a third of the size of true colour, and the eye sees no difference."""
         with _Style():
             self.canvas.draw()
+            if self.get_layout_engine() is not None:
+                self.set_layout_engine("none")  # laid out once; a second round would move things by a pixel
+                self.canvas.draw()
         image = Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("RGB")
         out = io.BytesIO()
         image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)

@@ -96,9 +96,8 @@ class _Bodyguard(nn.Module):
 
     def __init__(self, model: nn.Module, tokenizer=None):
         super().__init__()
-        if hasattr(model, "get_base_model") and hasattr(
-            model, "peft_config"
-        ):  # a PeftModel: its adapters live inside the model it wraps
+        if hasattr(model, "get_base_model") and hasattr(model, "peft_config"):
+            # a PeftModel: its adapters live inside the layers of the model it wraps
             if any(config.is_prompt_learning for config in model.peft_config.values()):
                 raise ValueError("prompt-learning adapters change the input, not the layers; use LoRA or its kin")
             model = model.get_base_model()
@@ -139,10 +138,13 @@ class _Bodyguard(nn.Module):
         """Tokens that fit (max_position_embeddings), or None where the architecture sets no limit."""
         return getattr(self.config.get_text_config(), "max_position_embeddings", None)
 
+    def activation_checkpointing_enable(self, **options) -> None:
+        """Recompute activations in the backward pass instead of keeping them; transformers.Trainer calls this."""
+        self.model.activation_checkpointing_enable(**options)
+
     def gradient_checkpointing_enable(self, **options) -> None:
-        """Recompute activations in the backward pass; transformers.Trainer calls this."""
+        """The same, under the name that earlier transformers 5 call."""
         self.model.gradient_checkpointing_enable(**options)
-        self.model.enable_input_require_grads()
 
     def read(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, past_key_values=None, use_cache: bool = False

@@ -86,13 +86,12 @@ def bars_with_intervals(
                      label=reference_name)  # fmt: skip
     if limit is not None:
         axes.axvline(limit, color=THRESHOLD, linestyle=(0, (5, 2)), label=f"limit {percent(limit)}", zorder=2.5)
-    axes.set(xlim=(min(0, *(low for _, low, _ in rows.values())), furthest * 1.22), xlabel=xlabel)
+    axes.set(xlim=(min(0, *(low for _, low, _ in rows.values())), furthest * (1.3 if n else 1.15)), xlabel=xlabel)
     axes.set_yticks(places, list(rows), fontsize=9.5, color=INK)
     axes.xaxis.set_major_formatter(AS_FINE)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    if reference or limit is not None:
-        finish(figure, title, keys=3)
+    finish(figure, title, keys=3 if reference or limit is not None else 0)
     words = [f"{name} {percent(rate)} ({percent(low)} to {percent(high)})" for name, (rate, low, high) in rows.items()]
     return figure, "; ".join(words) + "."
 
@@ -189,14 +188,13 @@ def _tile(x: float, y: float, face: str, edge: str):
 
 @picture
 def attack_grid(rates: pd.DataFrame, title: str = "", unseen: Sequence[str] = (), n: int | None = None):
-    """Success of every attack kind (rows) against every guard (columns), as fractions; kinds in `unseen` are marked
-    ◆."""
+    """Success of every attack kind (rows) against every guard (columns); kinds in `unseen` are marked ◆."""
     figure = Picture("attack grid", 8, 1.1 + 0.265 * len(rates))
     axes, values = figure.add_subplot(), rates.to_numpy(float)
     axes.imshow(values, cmap=RISK, vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        axes.text(column, row, percent(value), ha="center", va="center", fontsize=9, fontweight="bold" if value else None,
-                  color=INK if value else NEUTRAL)  # fmt: skip
+        weight, colour = ("bold", INK) if value else ("normal", NEUTRAL)
+        axes.text(column, row, percent(value), ha="center", va="center", fontsize=9, fontweight=weight, color=colour)
     kinds = [f"{kind.replace('_', ' ')}{' ◆' if kind in unseen else ''}" for kind in rates.index]
     axes.set_xticks(range(len(rates.columns)), list(rates.columns), fontsize=9.5, color=INK)
     axes.set_yticks(range(len(kinds)), kinds, fontsize=9, color=INK)

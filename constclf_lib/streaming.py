@@ -132,6 +132,21 @@ class StreamingScorer:
             raise ValueError(f"token ids must lie in [0, {self.vocab_size}); got {min(ids)} to {max(ids)}")
         return ids
 
+    def fitting(self, ids: list[int], window: list[int]) -> tuple[list[int], list[int]]:
+        """(what still fits behind `window`, the rest)."""
+        fits = len(ids) if self.room == math.inf else self.room - len(window)
+        return ids[:fits], ids[fits:]
+
+    def read(self, input_ids: torch.Tensor, cache, attention_mask: torch.Tensor | None = None):
+        """(cache, harm logits [rows, time]) after input_ids [rows, time]. The classifier's forward without its output
+        object, which at one token a pass costs as much as the head. Raises ClassifierError if there is no cache.
+        """
+        output = self.classifier.read(input_ids, attention_mask, cache, use_cache=True)
+        if output.past_key_values is None:
+            backbone = type(self.classifier.backbone).__name__
+            raise ClassifierError(f"{backbone} returned no cache; a stream cannot be scored with it")
+        return output.past_key_values, self.classifier.value_head(output.last_hidden_state)
+
     def open(self, fingerprint: str | None = None) -> TokenStream:
         """A new token stream. Pass the fingerprint of the tokenizer that makes the ids and a wrong one is refused with
         ValueError.
@@ -197,10 +212,7 @@ class TokenStream:
             ids = self.scorer.check_ids(token_ids)
             if not ids:
                 return []
-            # Nothing of the stream changes before everything is known, so an abandoned call cannot write into it later.
-            cache, window, logits = within(self.scorer.step_timeout, lambda: self._read(ids))
-            new = [probability(z) for z in logits]
-            self._cache, self._window = cache, window
+            new = [probability(z) for z in within(self.scorer.step_timeout, lambda: self.read(ids))]
             for p in new:
                 self.risk = max(self.risk, self._rule.update(p))
             self.scores += new
@@ -210,25 +222,20 @@ class TokenStream:
             raise
 
     @torch.inference_mode()
-    def _read(self, ids: list[int]):
-        """(cache, window, logits [len(ids)]) after reading ids behind the present cache."""
+    def read(self, ids: list[int]) -> list[float]:
+        """The logits [len(ids)] of the next tokens, and the cache moved on; `push` without the judgement."""
         scorer, cache, window, logits = self.scorer, self._cache, self._window, []
         while ids:
             if len(window) >= scorer.room:  # full: go on behind the last half of it, read again from its own beginning
                 cache, window = None, window[-(scorer.room // 2) :]
-            fits = len(ids) if scorer.room == math.inf else scorer.room - len(window)
-            part, ids = ids[:fits], ids[fits:]
+            part, ids = scorer.fitting(ids, window)
             feed = part if cache is not None else [*scorer.prefix_ids, *window, *part]
-            batch = torch.tensor([feed], device=self._device)
-            output = scorer.classifier(batch, past_key_values=cache, use_cache=True, with_lm_logits=False)
-            cache = output.past_key_values
-            if cache is None:
-                raise ClassifierError(
-                    f"{type(scorer.classifier.backbone).__name__} returned no cache; a stream cannot be scored with it"
-                )
+            cache, harm = scorer.read(torch.tensor([feed], device=self._device), cache)
             window = window + part
-            logits += output.harm_logits[0, -len(part) :].tolist()  # the one wait for the device
-        return cache, window, logits
+            logits += harm[0, -len(part) :].tolist()  # the one wait for the device
+        if not self.closed:  # else this call outlived its time limit, and nobody waits for it
+            self._cache, self._window = cache, window
+        return logits
 
     def last_ids(self, count: int) -> list[int] | None:
         """The last `count` tokens, or None if the cache no longer holds that many."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,9 +20,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import SequentialSampler
+from torch.utils.data import Sampler, SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
-from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import has_length
 
 from . import losses
@@ -46,6 +46,37 @@ def linear_anneal(step: int, total_steps: int, end: float = 0.75) -> float:
     return min(1.0, step / (end * total_steps))
 
 
+class LengthGroupedOrder(Sampler):
+    """Row numbers in random order, such that rows that share a batch have similar lengths and the batches themselves
+    come in random order.
+
+    Rows are sorted within pools of 16 batches: most of the padding goes, and a batch still mixes lengths, hence labels.
+    The order depends on seed and epoch alone, so an interrupted run goes on with exactly the rows it has not seen.
+    transformers' own sampler draws from the global generator, and reads each pool of batches from long to short.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, pool: int = 16):
+        self.lengths, self.batch_size, self.seed, self.pool, self.epoch = lengths, batch_size, seed, pool, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self):
+        shuffle = random.Random(f"{self.seed}/{self.epoch}").shuffle
+        order = list(range(len(self)))
+        shuffle(order)
+        batches, size = [], self.batch_size
+        for start in range(0, len(order), size * self.pool):
+            pool = sorted(order[start : start + size * self.pool], key=lambda row: self.lengths[row])
+            batches += [pool[i : i + size] for i in range(0, len(pool), size)]
+        ragged = [batches.pop()] if len(order) % size else []  # stays last, or it would shift all batches behind it
+        shuffle(batches)
+        return iter([row for batch in batches + ragged for row in batch])
+
+
 class _QuietTrainer(Trainer):
     """A Trainer that prints nothing by itself and groups rows of similar length, of text too: padding is time, on a CPU
     most of all.
@@ -55,20 +86,18 @@ class _QuietTrainer(Trainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.remove_callback(
-            PrinterCallback
-        )  # with the progress bar off, the Trainer would print every log line instead
+        self.remove_callback(PrinterCallback)  # without a progress bar the Trainer would print every log line
 
     def _get_train_sampler(self, train_dataset=None):
         rows = self.train_dataset if train_dataset is None else train_dataset
         if self.args.train_sampling_strategy != "group_by_length" or not has_length(rows):
             return super()._get_train_sampler(train_dataset)
         column = "input_ids" if "input_ids" in rows[0] else self.text_column
-        values = (
-            rows[column] if hasattr(rows, "column_names") else (row[column] for row in rows)
-        )  # datasets.Dataset, or a list
-        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedSampler(batch, lengths=[len(value) for value in values])
+        # a datasets.Dataset hands out a column at once; anything else is read row by row
+        values = rows[column] if hasattr(rows, "column_names") else (row[column] for row in rows)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return LengthGroupedOrder([len(value) for value in values], batch_size, seed)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         with quiet():

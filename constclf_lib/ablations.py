@@ -1,0 +1,112 @@
+"""The comparisons that need many training runs: losses over seeds, lam, the end of the ramp, the harmless half, augmentation.
+
+Chapters 01, 03, 05, 06 and 09 draw from what is stored here and run one seed live. `python -m constclf_lib.build --only ablations` writes the section
+"ablations" of `data/reference_results.json`, one entry per finished run, so that an interrupted build goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .evaluation import average_precision, calibrate_threshold, perplexity, score_completions, tpr_at_fpr
+from .results import merge_results, peaks
+from .stages import train_output_classifier
+from .synthesis import load_split, write_exchange
+from .world import topics
+
+SEEDS = (0, 1, 2, 3, 4)
+STEPS = 400  # of batch 32: long enough for every loss to get off the ground, short enough for five seeds
+ROWS = 8000
+
+
+def long_completions(size: int, seed: int = 0) -> pd.DataFrame:
+    """Test-shape completions with up to 24 sentences before the matter: three to four times as long as usual."""
+    rng = random.Random(f"long/{seed}")
+    rows = [write_exchange(rng, "test", rng.choice(topics()), varied=True, sentences=24) for _ in range(size)]
+    return pd.DataFrame([{"completion": row.completion, "harmful": row.harmful} for row in rows])
+
+
+def runs() -> Iterator[tuple[str, dict]]:
+    """(name, settings) of every run, the most wanted first."""
+    for seed in SEEDS:
+        for loss in ("per_token", "cumulative_max", "annealed"):
+            yield f"loss/{loss}/seed{seed}", {"loss": loss, "lam": 0.1, "seed": seed}
+    for seed in SEEDS[:3]:
+        for lam in (0.0, 1.0, 3.0):  # 0.1 is the annealed run above
+            yield f"lam/{lam:g}/seed{seed}", {"loss": "annealed", "lam": lam, "seed": seed}
+    for seed in SEEDS:
+        for end in (0.5, 1.0):  # 0.75 likewise
+            yield f"ramp/{end:g}/seed{seed}", {"loss": "annealed", "lam": 0.1, "seed": seed, "anneal_end": end}
+
+
+def make_ablations(data: Path, log: Callable[[str], None]) -> None:
+    """All runs that are not stored yet."""
+    path = data / "reference_results.json"
+    stored = json.loads(path.read_text(encoding="utf-8")).get("ablations", {}) if path.exists() else {}
+    if stored.get("steps") != STEPS:
+        stored = {"steps": STEPS, "rows": ROWS, "runs": {}}
+    train = load_split("train").head(ROWS)
+    sets = evaluation_sets()
+    backbone = str(data / "models" / "bodyguard")
+    for name, settings in runs():
+        if name in stored["runs"]:
+            continue
+        classifier, history = train_output_classifier(backbone, train, STEPS, logging_steps=10, **settings)
+        stored["runs"][name] = measure(classifier, sets) | {"settings": settings, "history": curves(history)}
+        merge_results(data, ablations=stored)
+        log(f"{name}: TPR at 1% FPR {stored['runs'][name]['test']['tpr_at_1pct_fpr']:.3f}")
+
+
+def evaluation_sets() -> dict[str, pd.DataFrame]:
+    """validation (thresholds only), test, long, and shift: the test wordings in the registers and codes that training saw least."""
+    test = load_split("test")
+    plain = test[test.reply_code == ""]
+    return {
+        "validation": load_split("validation").head(3000),
+        "test": plain.head(2500),
+        "long": long_completions(1000),
+        "coded": test[test.reply_code != ""].head(1000),
+    }
+
+
+def measure(classifier, sets: dict[str, pd.DataFrame]) -> dict:
+    """For every set: both rates at the threshold that flags 1% of the harmless validation completions, and TPR with the threshold set anew there."""
+    scores = {name: peaks(score_completions(classifier, frame.completion.tolist())) for name, frame in sets.items()}
+    threshold = calibrate_threshold(scores["validation"][~sets["validation"].harmful.to_numpy()], 0.01)
+    result = {"threshold": threshold}
+    for name in (name for name in sets if name != "validation"):
+        labels = sets[name].harmful.to_numpy()
+        flagged = scores[name] > threshold
+        result[name] = {
+            "tpr": float(flagged[labels].mean()), "fpr": float(flagged[~labels].mean()),
+            "tpr_at_1pct_fpr": float(tpr_at_fpr(labels, scores[name], 0.01)), "average_precision": float(average_precision(labels, scores[name])),
+            "n": int(labels.size),
+        }  # fmt: skip
+    harmless = sets["test"][~sets["test"].harmful].completion.head(300).tolist()
+    result["perplexity"] = perplexity(classifier, classifier.tokenizer, harmless)
+    return result
+
+
+def curves(history: list[dict]) -> dict[str, list[float]]:
+    """The logged curves of a run, rounded."""
+    names = ("step", "harm_loss", "next_token_loss", "omega", "grad_norm")
+    lines = [line for line in history if "harm_loss" in line]
+    return {name: [round(float(line[name]), 4) for line in lines] for name in names if lines and name in lines[0]}
+
+
+def table(stored: dict, prefix: str, of: str, figure: str) -> dict[str, np.ndarray]:
+    """One figure of all runs under `prefix`, an array over seeds per variant: `table(ablations, "loss", "test", "tpr_at_1pct_fpr")`."""
+    found: dict[str, list[float]] = {}
+    for name, run in stored["runs"].items():
+        group, variant, _ = name.split("/")
+        if group == prefix:
+            found.setdefault(variant, []).append(run[of][figure] if of else run[figure])
+    return {variant: np.array(values) for variant, values in found.items()}
+
+

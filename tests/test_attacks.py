@@ -1,0 +1,79 @@
+"""Attacks round-trip, announce nothing across splits, and refuse what they cannot hide."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from constclf_lib import world
+from constclf_lib.attacks import _PHRASES, ATTACKS, CODES, SEEN, UNSEEN
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(world.topics()), st.sampled_from(world.SPLITS), st.integers(0, 2**32))
+def test_every_attack_round_trips(topic, split, seed):
+    rng = random.Random(seed)
+    prompt = world.write_prompt(topic, split, rng)
+    for attack in ATTACKS.values():
+        attacked = attack.apply(prompt.text, rng, ask=prompt.ask, target=topic.target, split=split)
+        assert attack.undo(attacked.text).lower() == prompt.text.lower(), attack.name
+        assert attacked.text != prompt.text
+        assert attacked.reply_code == attack.reply_code
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(world.topics()), st.sampled_from(world.SPLITS), st.integers(0, 2**32))
+def test_codes_give_replies_back_and_hide_the_target(topic, split, seed):
+    text = world.write_bare(topic, split, random.Random(seed)).text
+    for code in CODES.values():
+        encoded = code.encode(text)
+        assert code.decode(encoded) == text
+        assert topic.target not in encoded
+
+
+def test_reading_codes_hide_what_matters():
+    rng = random.Random(3)
+    for name in ("spacing", "leet", "reversal", "shift", "tongue", "code_words", "splitting"):
+        for _ in range(20):
+            prompt = world.write_prompt(world.topics()[0], "test", rng, distractor=False)
+            attacked = ATTACKS[name].apply(prompt.text, rng, ask=prompt.ask, target="ashbane", split="test")
+            if name == "code_words":
+                assert attacked.text.count("ashbane") == 1  # only where the code is agreed
+            else:
+                assert prompt.ask not in attacked.text
+
+
+def test_kinds():
+    assert len(ATTACKS) >= 14 and len(UNSEEN) >= 3
+    assert set(SEEN) | set(UNSEEN) == set(ATTACKS) and not set(SEEN) & set(UNSEEN)
+    assert {ATTACKS[name].side for name in UNSEEN} == {"read", "write"}
+
+
+def test_announcements_do_not_cross_splits():
+    for kind, lists in _PHRASES.items():
+        flat = [shape for split in lists for shape in split]
+        assert len(flat) == len(set(flat)), kind
+
+
+def test_the_second_tongue_is_a_bijection():
+    words = " ".join(world.vocabulary())
+    encoded = CODES["tongue"].encode(words)
+    assert len(set(encoded.split())) == len(world.vocabulary())
+    assert not set(encoded.split()) & set(world.vocabulary())
+
+
+@pytest.mark.parametrize("name", list(ATTACKS))
+def test_bad_input_is_named(name):
+    rng = random.Random(0)
+    with pytest.raises(ValueError, match="empty"):
+        ATTACKS[name].apply("   ", rng)
+    with pytest.raises(ValueError, match="must occur"):
+        ATTACKS[name].apply("How to brew tea?", rng, ask="bake bread", target="bread")
+    with pytest.raises(ValueError):
+        ATTACKS["shift"].undo("no announcement here")
+
+
+def test_any_text_can_be_attacked_without_knowing_the_grammar():
+    for attack in ATTACKS.values():
+        assert attack.apply("How would a person bake bread at home?", random.Random(1)).text

@@ -1,0 +1,302 @@
+"""Pictures: what they say, that they stay small, white and silent; panels: equal to their twins, and nothing
+unescaped."""
+
+import inspect
+import io
+import itertools
+import sys
+import warnings
+from types import SimpleNamespace
+
+import matplotlib
+import matplotlib.colors
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from test_evaluation import lab  # noqa: F401  a fixture: tiny models that write notes and replies
+
+from constclf_lib import canvas, demos, plots, widgets
+from constclf_lib.guard import GuardedModel, Reply, Thresholds
+from constclf_lib.stats import wilson_interval
+
+rng = np.random.default_rng(0)
+TOKENS = [
+    "Of",
+    " course",
+    ".",
+    " To",
+    " brew",
+    " it",
+    ",",
+    " steep",
+    " seven",
+    " drops",
+    "\n",
+    " 🦊",
+    "",
+    " $x_1$",
+    " <b>",
+]
+SCORES = np.linspace(0.01, 0.99, len(TOKENS))
+LENGTHS = pd.DataFrame({"length": [20, 80], "rate": [0.01, 0.04], "low": [0.005, 0.02], "high": [0.02, 0.07]})
+LABELS = np.arange(200) % 2 == 1
+PICTURES = {
+    "system": lambda title: plots.draw_system(title),
+    "heat map": lambda title: plots.token_heatmap(
+        TOKENS, SCORES, 0.5, 7, 6, title, prompt="How do I?", input_score=0.2
+    ),
+    "unguarded": lambda title: plots.token_heatmap(TOKENS, SCORES[:5], title=title),
+    "blocked": lambda title: plots.token_heatmap([], [], 0.5, title=title, prompt="$\\frac{1}{2}$ 🦊"),
+    "risk": lambda title: plots.risk_curve(SCORES, 0.5, 6, 7, title),
+    "gradient": lambda title: plots.gradient_bars(TOKENS, np.eye(1, len(TOKENS))[0], SCORES, 6, title),
+    "losses": lambda title: plots.loss_curves(
+        {"A": [0.7, 0.2], "B": [[0.7, 0.7], [0.6, 0.1]]}, title, level=(0.69, "half")
+    ),
+    "roc": lambda title: plots.roc_pr(
+        LABELS, {"input": LABELS + rng.random(200), "bag of words": rng.random(200)}, title
+    ),
+    "histogram": lambda title: plots.score_histogram(rng.random(50), rng.random(50), 0.5, title),
+    "reliability": lambda title: plots.reliability(LABELS, rng.random(200), title),
+    "bars": lambda title: plots.bars_with_intervals(
+        {"guarded": (1, 100), "x": (0.5, 0.4, 0.6)}, title, reference={"x": 0.4}
+    ),
+    "seeds": lambda title: plots.seeds_dots({"A": [0.9, 0.8], "B": [0.1, 0.9], "one seed": [0.5]}, title),
+    "lengths": lambda title: plots.fpr_by_length({"running maximum": LENGTHS}, title),
+    "two by two": lambda title: plots.who_catches_what([1, 1, 0, 0], [1, 0, 1, 0], title),
+    "grid": lambda title: plots.attack_grid(pd.DataFrame({"none": [0.9], "both": [0.0]}, ["leet"]), title, ["leet"], 9),
+    "queries": lambda title: plots.queries_curve({"guarded": [3, np.inf, 7], "none": [1, 1, 1]}, title),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_every_picture_is_small_white_described_and_silent(name):
+    title = f"A finding with $signs$, a_b and 50%: {name}"
+    with warnings.catch_warnings(), matplotlib.rc_context({"figure.facecolor": "black", "font.size": 30}):
+        warnings.simplefilter("error")  # a warning about a missing glyph would end up in a notebook
+        figure = PICTURES[name](title)
+        data, metadata = figure._repr_mimebundle_()
+        assert matplotlib.rcParams["font.size"] == 30  # the reader's own style is as it was
+    assert len(data["image/png"]) < 60_000
+    pixels = np.asarray(Image.open(io.BytesIO(data["image/png"])).convert("RGB"))
+    assert pixels.shape[1] == 800 and (pixels[[0, 0, -1, -1], [0, -1, 0, -1]] >= 250).all()
+    assert (pixels < 128).any(-1).mean() > 0.002, "an empty page"
+    alt = metadata["image/png"]["alt"]
+    assert alt.startswith(title) and len(alt) > len(title) + 5
+    assert data["text/plain"].startswith("<picture: ") and title not in data["text/plain"]
+    assert figure._repr_mimebundle_()[0]["image/png"] == data["image/png"], "drawing twice must give the same picture"
+
+
+def test_alt_text_can_be_given_and_shown(monkeypatch):
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", shown.append)
+    figure = plots.risk_curve([0.1], title="x", alt="words of the author")
+    assert figure.alt_text == "words of the author"
+    plots.show(figure, alt="other words")
+    assert shown == [figure] and figure.alt_text == "other words"
+
+
+def test_pyplot_stays_out():
+    """A figure that pyplot knows is shown twice in a notebook and never freed."""
+    for module in (
+        canvas,
+        plots,
+        demos,
+        widgets,
+        sys.modules["constclf_lib.token_plots"],
+        sys.modules["constclf_lib.score_plots"],
+    ):
+        imports = [line for line in inspect.getsource(module).splitlines() if "import" in line]
+        assert not [line for line in imports if "pyplot" in line or "pylab" in line], module.__name__
+
+
+# Machado et al. (2009), severity 1, linear RGB
+BLINDNESS = {
+    "none": np.eye(3),
+    "protan": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "deutan": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "tritan": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+
+
+@pytest.mark.parametrize("kind", BLINDNESS)
+def test_colours_stay_apart_for_colour_blind_readers(kind):
+    def seen(colour):
+        rgb = np.array(matplotlib.colors.to_rgb(colour))
+        linear = np.clip(BLINDNESS[kind] @ np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92), 0, 1)
+        return np.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
+
+    colours = {name: getattr(canvas, name) for name in ("PROMPT", "OUTPUT", "THRESHOLD", "ONSET", "BENIGN", "INK")}
+    for (a, first), (b, second) in itertools.combinations(colours.items(), 2):
+        assert np.linalg.norm(seen(first) - seen(second)) > 0.1, (a, b)
+
+
+def test_heat_map_shows_every_word_inside_the_page_and_strikes_what_was_withheld():
+    tokens = [f" word{i}" for i in range(60)] + [" " + "unbroken" * 9]
+    figure = plots.token_heatmap(tokens, np.full(61, 0.3), 0.25, 5, 2, "t")
+    figure.canvas.draw()
+    axes = figure.axes[0]
+    words = [text for text in axes.texts if text.get_text().startswith(("word", "unbroken"))]
+    assert [text.get_text() for text in words] == [token.strip() for token in tokens]
+    boxes = [text.get_window_extent() for text in words]
+    assert all(box.x0 >= 0 and box.x1 <= 800 and box.y0 >= 0 for box in boxes)
+    for one, other in itertools.pairwise(boxes):  # no word lies on its neighbour
+        assert other.x0 >= one.x1 - 1 or other.y1 < one.y0 + 5
+    struck = [line for line in axes.lines if len(set(line.get_ydata())) == 1]
+    assert len(struck) == 61 - 5 + 1  # the withheld words, and the word "withheld" in the key
+    assert "5 tokens released" in figure.alt_text and "harm begins at token 2" in figure.alt_text
+
+
+def test_heat_map_of_a_blocked_prompt_says_so():
+    figure = plots.token_heatmap([], [], 0.5, prompt="How?", input_score=0.9)
+    assert any("never asked" in text.get_text() for text in figure.axes[0].texts)
+
+
+def test_pictures_say_their_numbers():
+    assert "3 of 5 tokens receive gradient" in plots.gradient_bars(list("abcde"), [0, 1, 0, -2, 3]).alt_text
+    low, high = wilson_interval(3, 1000)
+    bars = plots.bars_with_intervals({"x": (3, 1000)}).alt_text
+    assert bars == f"x 0.3% ({canvas.percent(low)} to {canvas.percent(high)})."
+    assert plots.who_catches_what([1, 1, 0, 0, 0], [1, 0, 1, 0, 0]).alt_text.endswith(
+        "both: 1, input classifier only: 1, output classifier only: 1, nobody: 2."
+    )
+    assert "guarded: 50% within 5 queries" in plots.queries_curve({"guarded": [4, np.inf, 5, 6]}, budget=5).alt_text
+    assert [canvas.percent(x) for x in (0.86, 0.044, 0.0038, 0, 1)] == ["86%", "4.4%", "0.38%", "0%", "100%"]
+
+
+def test_names_keep_their_colour_and_others_get_a_free_one():
+    colours = canvas.colours_of(["mine", "output classifier", "yours"])
+    assert colours["output classifier"] == canvas.OUTPUT
+    assert len({colours[name] for name in ("mine", "output classifier", "yours")}) == 3
+
+
+# --------------------------------------------------------------------------------------------------------------- panels
+
+
+@pytest.fixture(scope="module")
+def guard(lab):  # noqa: F811
+    return GuardedModel(
+        lab.assistant, lab.tokenizer, lab.input, lab.output, Thresholds(0.9999, 2.0, 0.9999), max_note_tokens=30
+    )
+
+
+@pytest.fixture(scope="module")
+def prompt(lab, guard):  # noqa: F811
+    """A prompt that gets a reply whose scores rise above 0.01 only after the first token, so that there is a cut to
+    see."""
+    for text in (f"{word} ash{'e' * n}" for word in lab.prompts for n in range(9)):
+        rehearsal = demos.rehearse(guard, text, 12)
+        if len(rehearsal.token_scores) > 3 and rehearsal.token_scores[0] < rehearsal.token_scores.max() - 0.2:
+            return text
+    raise AssertionError("no prompt of the fixture gets a varied reply")
+
+
+def test_token_at_finds_the_token_of_a_character():
+    assert [demos.token_at(["ab", "", "c", "de"], k) for k in (-1, 0, 1, 2, 3, 4, 5)] == [None, 0, 0, 2, 3, 3, None]
+
+
+def test_rehearsal_cuts_where_the_guard_does(guard, prompt):
+    rehearsal = demos.rehearse(guard, prompt, 12)
+    for output in (0.9999, float(rehearsal.token_scores[0])):
+        limits = Thresholds(2.0, 2.0, output)
+        live = guard.stream(prompt, max_new_tokens=12, thresholds=limits)
+        *_, reply = live
+        cut = rehearsal.cut(limits)
+        assert (cut["status"], cut["released_text"]) == (reply.status, reply.released_text)
+    with pytest.raises(ValueError, match="both bodyguards"):
+        demos.rehearse(GuardedModel(guard.assistant, guard.tokenizer), prompt)
+
+
+def test_guard_panel_equals_its_twin_and_asks_no_model_when_a_threshold_moves(guard, prompt, monkeypatch):
+    panel = widgets.guard_panel(guard, prompt, max_new_tokens=12)
+    monkeypatch.setattr(widgets, "rehearse", lambda *_: pytest.fail("a model was asked"))
+    assert "Halted" in panel.words.value or "Released" in panel.words.value
+    seen = set()
+    for side, value in [("output", 0.001), ("output", 1.0), ("input", 0.001)]:
+        slider = getattr(panel, f"{side}_threshold")
+        slider.value = value
+        moved = {"input_threshold": panel.input_threshold.value, "output_threshold": panel.output_threshold.value}
+        twin = demos.show_reply(guard, prompt, **moved, max_new_tokens=12)
+        assert panel.view.value == twin.png()
+        seen.add(twin.status)
+    assert seen == {"halted_output", "released", "blocked_input"}
+    assert repr(panel) == "<panel: guard>"
+
+
+def test_guard_panel_escapes_what_was_typed_and_tells_what_went_wrong(guard, monkeypatch):
+    panel = widgets.guard_panel(guard, "<script>alert(1)</script>", max_new_tokens=4)
+    assert "&lt;script&gt;" in panel.words.value and "<script>" not in panel.words.value
+
+    def fail(*_):
+        raise RuntimeError("<b>no</b> memory")
+
+    monkeypatch.setattr(widgets, "rehearse", fail)
+    panel.button.click()
+    assert "RuntimeError: &lt;b&gt;no" in panel.words.value and not panel.button.disabled
+
+
+def test_an_error_is_not_drawn_as_a_block(guard):
+    rehearsal = demos.Rehearsal(
+        "hm", {"tokens": [], "error": "the private note did not end"}, SimpleNamespace(harm=[0.1], off_label=[0.0]), []
+    )
+    figure = demos.picture_of(rehearsal, guard.thresholds)
+    assert figure.status == "error" and "note did not end" in figure.alt_text
+    assert not any("never asked" in text.get_text() for text in figure.axes[0].texts)
+
+
+ATTACKS = (np.array([0.9, 0.2, 0.1]), np.array([0.1, 0.9, 0.2]))
+BENIGN = {"ordinary": (np.array([0.1, 0.6]), np.array([0.1, 0.1])), "hard": (np.array([0.3]), np.array([0.3]))}
+
+
+def test_operating_point_panel_equals_its_twin():
+    table = demos.operating_point(ATTACKS, BENIGN, 0.5, 0.5)
+    assert table[["group", "n", "count"]].values.tolist() == [
+        ["attacks stopped", 3, 2],
+        ["ordinary", 2, 1],
+        ["hard", 1, 0],
+    ]
+    panel = widgets.operating_panel(ATTACKS, BENIGN, Thresholds(0.5, 1.0, 0.5))
+    first = panel.view.value
+    panel.input_threshold.value = 0.95
+    twin = demos.show_operating_point(ATTACKS, BENIGN, 0.95, 0.5)
+    assert panel.view.value == twin.png() != first and "33.3% of the attacks stopped" in panel.words.value
+
+
+class ScriptedGuard:
+    """Hands out what the test wrote down; unguarded it gives two facts of four."""
+
+    def __init__(self, *replies):
+        self.replies = list(replies)
+
+    def reply(self, prompt, max_new_tokens=0, guard=True):
+        return self.replies.pop(0) if guard else Reply("released", "one bowl and two bells")
+
+
+TARGETS = {"ash": ("How to brew?", ["one bowl", "two bells", "three lamps", "four salts"])}
+
+
+def test_red_team_game_grades_what_was_released_and_counts_errors():
+    game = demos.RedTeam(
+        ScriptedGuard(
+            Reply("halted_output", "take ONE  bowl"), Reply("error", ""), Reply("released", "no"),
+            Reply("released", "0n3 b0wl"), Reply("released", "0n3 b0wl"),
+        ),
+        TARGETS,
+    )  # fmt: skip
+    codes = [None, None, None, None, "reply_leet"]
+    attempts = [game.attack("ash", "please", code) for code in codes]
+    assert [a.success for a in attempts] == [True, False, False, False, True]
+    assert game.baseline("ash") == 2 and attempts[0].needed == 1
+    assert game.score == "2 of 5 attempts succeeded, 1 of 1 targets broken, 1 errors"
+
+
+def test_red_team_panel_keeps_score_and_escapes_replies():
+    panel = widgets.red_team_panel(ScriptedGuard(Reply("released", "<img onerror=x> one bowl")), TARGETS)
+    assert panel.prompt.value == "How to brew?"
+    panel.button.click()
+    assert "1 of 1 attempts succeeded" in panel.words.value
+    assert "<img" not in panel.record.value and "&lt;img" in panel.record.value
+    panel.button.click()  # the script is used up: an IndexError in the guard is told, not lost
+    assert "IndexError" in panel.words.value
