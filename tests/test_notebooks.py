@@ -137,7 +137,7 @@ def test_outputs_are_stable_and_light(notebook):
 
 
 def test_pictures_have_alternative_text(notebook):
-    """Title and content in words. Pictures made by constclf_lib.canvas bring them along; a bare pyplot figure has none."""
+    """Title and content in words. Pictures made by canvas.py bring them along; a bare pyplot figure does not."""
     for output in outputs(notebook):
         if "image/png" in output.get("data", {}):
             assert len(output.metadata.get("image/png", {}).get("alt", "").split()) >= 5, output.data.get("text/plain")
