@@ -47,7 +47,7 @@ FLOORS = """
     build
 """.strip().splitlines()
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}
-SAYS = {"yaml": "PyYAML", "sklearn": "scikit-learn", "PIL": "Pillow"}  # imported under another name
+SAYS = {"yaml": "PyYAML", "sklearn": "scikit-learn", "PIL": "Pillow", "IPython": "ipykernel"}  # what brings the import
 BINARY = {".parquet", ".safetensors", ".png"}
 
 
