@@ -160,6 +160,9 @@ class _PartsTrainer(_QuietTrainer):
             saved = {name: value for name, value in saved.items() if name in trained}
         model.load_state_dict(saved, strict=not adapters)
 
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
 
 class OutputClassifierTrainer(_PartsTrainer):
     """Trains an OutputClassifier on `harm + lam * next_token` (chapters 03 to 06). Batches as from

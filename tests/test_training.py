@@ -265,6 +265,16 @@ def test_a_checkpoint_is_a_classifier_folder(tokenizer, tmp_path):
     assert loaded.config.use_cache  # the Trainer must not have switched the cache off for whoever generates with it
 
 
+def test_the_best_model_really_is_loaded_at_the_end(tokenizer, tmp_path):
+    changes = {"save_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True}
+    changes |= {"metric_for_best_model": "eval_loss", "greater_is_better": True}  # the worst one: the first
+    trainer = output_trainer(tokenizer, tmp_path, steps=3, arguments=changes, eval_dataset=completions(4))
+    trainer.train()
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-1")
+    best = OutputClassifier.from_pretrained(trainer.state.best_model_checkpoint).state_dict()
+    assert all(torch.equal(best[name], value) for name, value in trainer.model.state_dict().items())
+
+
 def test_half_written_checkpoints_are_passed_over(tmp_path):
     assert latest_checkpoint(tmp_path) is None and latest_checkpoint(tmp_path / "nowhere") is None
     for step in (9, 20, 100, 300):
