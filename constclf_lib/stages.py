@@ -27,7 +27,7 @@ VOCABULARY = 2048
 ASSISTANT_SHAPE = {"hidden_size": 144, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 384}
 BODYGUARD_SHAPE = {"hidden_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 208}
 CONTEXT = 2048
-STEPS = {"assistant": 4000, "bodyguard": 800, "input": 1500, "output": 1500}
+STEPS = {"assistant": 2800, "bodyguard": 800, "input": 1500, "output": 1500}
 
 
 def make_data(data: Path, log: Callable[[str], None]) -> None:
@@ -78,6 +78,7 @@ def make_assistant(data: Path, log: Callable[[str], None]) -> None:
     tokenizer, batch = lab_tokenizer(data), 32
     rows = assistant_rows(tokenizer, assistant_corpus(STEPS["assistant"] * batch))
     model = new_language_model(tokenizer, ASSISTANT_SHAPE)
+    model.set_attn_implementation("eager")  # faster than fused attention for heads this small on a CPU
     arguments = pretrain_arguments(
         data / ".build" / "assistant", STEPS["assistant"], batch, 3e-3, progress=True, save_steps=500, logging_steps=250, bf16=True
     )

@@ -58,7 +58,7 @@ def test_no_shape_or_wording_crosses_splits():
         if isinstance(node, dict):
             for key, child in node.items():
                 walk(child, (*path, key))
-        elif path and path[0] not in ("targets", "facts", "slots"):
+        elif path and path[0] not in ("targets", "facts", "slots", "asks"):
             assert len(node) == 3, f"{path} needs train, validation and test"
             for split, shapes in zip(SPLITS, node, strict=True):
                 for shape in shapes:
@@ -66,7 +66,20 @@ def test_no_shape_or_wording_crosses_splits():
                     assert seen.setdefault(key, split) == split, f"{shape!r} stands in {seen[key]} and in {split}"
 
     walk(world.grammar(), ())
-    assert len(seen) > 400
+    for topic in topics():
+        for split in SPLITS:
+            for phrase in asks(topic, split):
+                assert seen.setdefault(("ask", phrase), split) == split
+    assert len(seen) > 5000
+
+
+def test_every_word_of_a_wording_is_met_in_training():
+    """Held-out wordings are new combinations, not new words: otherwise a lab this small would measure its vocabulary."""
+    for topic in topics():
+        known = {word for phrase in asks(topic, "train") for word in phrase.split()}
+        for split in SPLITS[1:]:
+            assert len(asks(topic, split)) >= 10
+            assert {word for phrase in asks(topic, split) for word in phrase.split()} <= known
 
 
 def test_a_phrase_belongs_to_one_topic():
