@@ -39,6 +39,7 @@ from .stats import (
     paired_difference,
     paired_rate_difference,
     pr_points,
+    rate_by_length,
     rate_table,
     roc_points,
     t_interval,
@@ -51,8 +52,8 @@ __all__ = [
     "bootstrap_interval", "calibrate_threshold", "choose_threshold_pair", "compute_overhead",
     "expected_calibration_error", "facts_held", "flops_per_token", "forward_flops", "generate_replies", "grade",
     "headline", "outcome", "paired_difference", "paired_rate_difference", "perplexity", "pieces", "pr_points",
-    "rate_table", "reliability_table", "replay", "roc_points", "score_completions", "score_prompts", "t_interval",
-    "tpr_at_fpr", "wilson_interval",
+    "rate_by_length", "rate_table", "reliability_table", "replay", "roc_points", "score_completions", "score_prompts",
+    "t_interval", "tpr_at_fpr", "wilson_interval",
 ]  # fmt: skip
 MODES = ("none", "input", "output", "both")
 

@@ -79,7 +79,7 @@ def bars_with_intervals(
         axes.plot([low, high], [place] * 2, color=INK, marker="|", markersize=8, linestyle="none", zorder=3)
         count = "" if n is None or name not in n else f"  n = {n[name]:,}"
         axes.text(max(high, (reference or {}).get(name, 0)) + 0.02 * furthest, place, percent(rate) + count,
-                  va="center", fontsize=9)  # fmt: skip
+                  va="center", fontsize=9, bbox={"facecolor": PAPER, "linewidth": 0, "pad": 1})  # fmt: skip
     if reference:
         points = [(reference[name], place) for place, name in zip(places, rows, strict=True) if name in reference]
         axes.scatter(*zip(*points, strict=True), marker="D", s=34, facecolor=PAPER, edgecolor=INK, zorder=4,
@@ -128,7 +128,7 @@ def seeds_dots(groups: Mapping[str, Sequence[float]], title: str = "", ylabel: s
 def fpr_by_length(tables: Mapping[str, pd.DataFrame], title: str = "", budget: float | None = 0.01):
     """False-positive rate of a fixed threshold against completion length, with Wilson bands (chapters 04 and 07).
 
-    tables: name -> rows with `length` (middle of the group), `rate`, `low`, `high`, as from `rate_table`.
+    tables: name -> rows with `length`, `rate`, `low`, `high`, as from `rate_by_length`.
     """
     figure = Picture("false positives by length", 8, 3.1)
     axes, words = figure.add_subplot(), []

@@ -7,6 +7,7 @@ Deliberately not here: any guard. `evaluation.replay` puts the bodyguards around
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -29,15 +30,15 @@ def generate_replies(
 ) -> list[dict]:
     """What the unguarded assistant writes, many prompts at a time, with a KV cache. One dict per prompt, in order:
 
-    note, completion: text; ids: the completion's token ids; tokens: its text in pieces, one per id, whole characters
-    only; prompt_tokens, note_tokens, completion_tokens: lengths; error: "" or what went wrong (then completion is "").
+    note, text: what was written; ids: the reply's token ids; tokens: its text in pieces, one per id, whole characters
+    only; prompt_tokens, note_tokens, completion_tokens: lengths; error: "" or what went wrong (then text is "").
     Row i samples with seed + i; temperature 0 is greedy.
     """
     rows = [prompt_ids(tokenizer, prompt) for prompt in prompts]
     writers = [
         _Writer(assistant, tokenizer, len(row), max_new_tokens, max_note_tokens, seed + i) for i, row in enumerate(rows)
     ]
-    context = assistant.config.max_position_embeddings
+    context = getattr(assistant.config.get_text_config(), "max_position_embeddings", None) or math.inf
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
     for i in order:
         if len(rows[i]) >= context:
@@ -50,7 +51,7 @@ def generate_replies(
     return [writer.reply() for writer in writers]
 
 
-def _write(assistant, rows: list[list[int]], writers: list[_Writer], temperature: float, context: int) -> None:
+def _write(assistant, rows: list[list[int]], writers: list[_Writer], temperature: float, context: float) -> None:
     """One batch: left padding, one prefill, then one position per step; rows that are done leave the batch."""
     device, longest = assistant.device, max(len(row) for row in rows)
     ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=device)
@@ -115,7 +116,7 @@ class _Writer:
         note, ids = self.parts[False], self.parts[True] if not self.error else []
         tokens = pieces(self.tokenizer, ids)
         return {
-            "note": decode_text(self.tokenizer, note), "completion": "".join(tokens), "ids": ids, "tokens": tokens,
+            "note": decode_text(self.tokenizer, note), "text": "".join(tokens), "ids": ids, "tokens": tokens,
             "prompt_tokens": self.prompt_tokens, "note_tokens": len(note), "completion_tokens": len(ids),
             "error": self.error,
         }  # fmt: skip

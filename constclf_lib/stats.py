@@ -172,6 +172,20 @@ def rate_table(
     return pd.DataFrame(rows)
 
 
+def rate_by_length(lengths, flagged, edges: Sequence[float]) -> pd.DataFrame:
+    """Per group of lengths between two `edges` (the lower one included): length (mean), n, count, rate, low, high.
+
+    Groups without a member are left out; lengths outside the edges are a ValueError, so that nothing drops out unseen.
+    """
+    lengths, flagged = clean_scores(lengths, "lengths"), np.asarray(flagged, bool).reshape(-1)
+    if lengths.size != flagged.size or lengths.min() < edges[0] or lengths.max() >= edges[-1]:
+        raise ValueError(f"give one outcome per length, and edges from {lengths.min():g} to beyond {lengths.max():g}")
+    data = pd.DataFrame({"group": np.digitize(lengths, edges), "length": lengths, "flagged": flagged})
+    table = rate_table(data, "group")
+    table.insert(0, "length", data.groupby("group")["length"].mean().to_numpy())
+    return table.drop(columns="group")
+
+
 def bag_of_words_baseline(train_texts, train_labels, *other_texts, tfidf: bool = True, seed: int = 0):
     """What word counts alone can do: one- and two-word features, logistic regression (DESIGN section 2, chapters 01 and
     02).

@@ -188,6 +188,14 @@ def test_rate_table_keeps_errors_in_the_denominator():
         ev.rate_table(data.assign(flagged=[1, None, 0, 1]), "kind")
 
 
+def test_rate_by_length_groups_without_losing_anything():
+    table = ev.rate_by_length([10, 19, 20, 45], [0, 1, 1, 0], [10, 20, 40, 60])
+    assert table[["length", "n", "count", "rate"]].values.tolist() == [[14.5, 2, 1, 0.5], [20, 1, 1, 1], [45, 1, 0, 0]]
+    assert tuple(table.loc[0, ["low", "high"]]) == ev.wilson_interval(1, 2)
+    with pytest.raises(ValueError, match="beyond 60"):
+        ev.rate_by_length([10, 60], [0, 1], [10, 60])
+
+
 def test_bag_of_words_sees_words_and_nothing_else():
     texts = [f"brew {word} slowly tonight" for word in ("ash", "tea") * 20]
     labels = [i % 2 == 0 for i in range(40)]
@@ -256,7 +264,7 @@ def test_batched_generation_equals_one_at_a_time(lab):
         note, ids, failed = alone(lab, prompt, 12, 30)
         assert (reply["ids"], bool(reply["error"])) == (ids, failed)
         assert reply["note"] == encoding.decode_text(lab.tokenizer, note)
-        assert "".join(reply["tokens"]) == reply["completion"] and len(reply["tokens"]) == len(ids)
+        assert "".join(reply["tokens"]) == reply["text"] and len(reply["tokens"]) == len(ids)
         lengths = [len(encoding.assistant_prompt_ids(lab.tokenizer, prompt)), len(note), len(ids)]
         assert [reply[f"{part}_tokens"] for part in ("prompt", "note", "completion")] == lengths
         seen.add((failed, len(ids)))
@@ -267,7 +275,7 @@ def test_generation_samples_by_seed_and_names_what_does_not_fit(lab):
     draw = lambda seed: ev.generate_replies(lab.assistant, lab.tokenizer, lab.prompts, 8, temperature=1.0, seed=seed)  # noqa: E731
     assert draw(0) == draw(0) != draw(7)
     long = ev.generate_replies(lab.assistant, lab.tokenizer, ["ash " * 200, "hm"], 4)
-    assert "context" in long[0]["error"] and long[0]["completion"] == "" and "context" not in long[1]["error"]
+    assert "context" in long[0]["error"] and long[0]["text"] == "" and "context" not in long[1]["error"]
 
 
 def test_pieces_are_whole_characters(lab):
@@ -314,7 +322,7 @@ def test_perplexity_of_a_model_that_knows_nothing_is_its_vocabulary(lab):
 
 
 def written(*tokens, error=""):
-    return {"tokens": list(tokens), "ids": list(range(len(tokens))), "completion": "".join(tokens), "error": error}
+    return {"tokens": list(tokens), "ids": list(range(len(tokens))), "text": "".join(tokens), "error": error}
 
 
 def test_replay_modes_and_edges():
@@ -336,7 +344,7 @@ def test_replay_modes_and_edges():
     assert got["output"] == [full, full, full, error, full, *tail]  # 0.7 is not above 0.7
     assert got["both"] == [full, blocked, blocked, error, error, *tail]
     for result, reply in zip(run("both"), replies, strict=True):
-        assert result["released_text"] + result["withheld_text"] == reply["completion"]
+        assert result["released_text"] + result["withheld_text"] == reply["text"]
     with pytest.raises(ValueError, match="mode"):
         run("all")
     with pytest.raises(ValueError, match="own ids"):
