@@ -1,7 +1,9 @@
-"""The comparisons that need many training runs: losses over seeds, lam, the end of the ramp, the harmless half, augmentation.
+"""The comparisons that need many training runs: losses over seeds, lam, the end of the ramp, the harmless half,
+augmentation.
 
-Chapters 01, 03, 05, 06 and 09 draw from what is stored here and run one seed live. `python -m constclf_lib.build --only ablations` writes the section
-"ablations" of `data/reference_results.json`, one entry per finished run, so that an interrupted build goes on where it stopped.
+Chapters 03, 05 and 06 draw from what is stored here and run one seed live. `python -m constclf_lib.build --only
+ablations` writes the section "ablations" of `data/reference_results.json`, one entry per finished run, so that an
+interrupted build goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from .synthesis import load_split, write_exchange
 from .world import topics
 
 SEEDS = (0, 1, 2, 3, 4)
-STEPS = 400  # of batch 32: long enough for every loss to get off the ground, short enough for five seeds
+STEPS = 300  # of batch 32: enough for every loss to get off the ground, and short enough for five seeds
 ROWS = 8000
 
 
@@ -64,7 +66,9 @@ def make_ablations(data: Path, log: Callable[[str], None]) -> None:
 
 
 def evaluation_sets() -> dict[str, pd.DataFrame]:
-    """validation (thresholds only), test, long, and shift: the test wordings in the registers and codes that training saw least."""
+    """validation (thresholds only), test, long, and shift: the test wordings in the registers and codes that training
+    saw least.
+    """
     test = load_split("test")
     plain = test[test.reply_code == ""]
     return {
@@ -76,7 +80,9 @@ def evaluation_sets() -> dict[str, pd.DataFrame]:
 
 
 def measure(classifier, sets: dict[str, pd.DataFrame]) -> dict:
-    """For every set: both rates at the threshold that flags 1% of the harmless validation completions, and TPR with the threshold set anew there."""
+    """For every set: both rates at the threshold that flags 1% of the harmless validation completions, and TPR with the
+    threshold set anew there.
+    """
     scores = {name: peaks(score_completions(classifier, frame.completion.tolist())) for name, frame in sets.items()}
     threshold = calibrate_threshold(scores["validation"][~sets["validation"].harmful.to_numpy()], 0.01)
     result = {"threshold": threshold}
@@ -84,10 +90,12 @@ def measure(classifier, sets: dict[str, pd.DataFrame]) -> dict:
         labels = sets[name].harmful.to_numpy()
         flagged = scores[name] > threshold
         result[name] = {
-            "tpr": float(flagged[labels].mean()), "fpr": float(flagged[~labels].mean()),
-            "tpr_at_1pct_fpr": float(tpr_at_fpr(labels, scores[name], 0.01)), "average_precision": float(average_precision(labels, scores[name])),
+            "tpr": float(flagged[labels].mean()),
+            "fpr": float(flagged[~labels].mean()),
+            "tpr_at_1pct_fpr": float(tpr_at_fpr(labels, scores[name], 0.01)),
+            "average_precision": float(average_precision(labels, scores[name])),
             "n": int(labels.size),
-        }  # fmt: skip
+        }
     harmless = sets["test"][~sets["test"].harmful].completion.head(300).tolist()
     result["perplexity"] = perplexity(classifier, classifier.tokenizer, harmless)
     return result
@@ -101,12 +109,12 @@ def curves(history: list[dict]) -> dict[str, list[float]]:
 
 
 def table(stored: dict, prefix: str, of: str, figure: str) -> dict[str, np.ndarray]:
-    """One figure of all runs under `prefix`, an array over seeds per variant: `table(ablations, "loss", "test", "tpr_at_1pct_fpr")`."""
+    """One figure of all runs under `prefix`, an array over seeds per variant: `table(ablations, "loss", "test",
+    "tpr_at_1pct_fpr")`.
+    """
     found: dict[str, list[float]] = {}
     for name, run in stored["runs"].items():
         group, variant, _ = name.split("/")
         if group == prefix:
             found.setdefault(variant, []).append(run[of][figure] if of else run[figure])
     return {variant: np.array(values) for variant, values in found.items()}
-
-

@@ -1,6 +1,7 @@
 """Rebuilds data/: `python -m constclf_lib.build`.
 
-Runs the stages in order, skips what is already there, resumes a training that was interrupted, and writes the manifest. `--check` verifies data/ instead.
+Runs the stages in order, skips what is already there, resumes a training that was interrupted, and writes the manifest.
+`--check` verifies data/ instead.
 How a part is made stands in stages.py, how it is measured in results.py and ablations.py.
 """
 
@@ -54,8 +55,12 @@ NAMES = tuple(stage.name for stage in STAGES)
 
 def main(arguments: list[str] | None = None) -> int:
     """The command line. Returns the exit status: 0, or 1 if `--check` found something."""
-    parser = argparse.ArgumentParser(prog="python -m constclf_lib.build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=NAMES, metavar="STAGE", help=f"run these stages only: {', '.join(NAMES)}")
+    parser = argparse.ArgumentParser(
+        prog="python -m constclf_lib.build", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=NAMES, metavar="STAGE", help=f"run these stages only: {', '.join(NAMES)}"
+    )
     parser.add_argument("--skip", nargs="+", choices=NAMES, default=[], metavar="STAGE", help="run all but these")
     parser.add_argument("--force", action="store_true", help="make it again, even if it is already there")
     parser.add_argument("--check", action="store_true", help="verify data/ against MANIFEST.json and stop")
@@ -67,15 +72,24 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(problems) if problems else "data/ is complete and as listed in MANIFEST.json")
         return 1 if problems else 0
     if not options.manifest:
-        build(data, [stage for stage in STAGES if stage.name in (options.only or NAMES) and stage.name not in options.skip], options.force)
+        build(
+            data,
+            [stage for stage in STAGES if stage.name in (options.only or NAMES) and stage.name not in options.skip],
+            options.force,
+        )
     manifest.write_manifest(data)
     return 0
 
 
 def build(data: Path, stages: list[Stage], force: bool = False) -> None:
-    """Runs stages in order. A stage whose files are there is skipped unless `force`, or unless it makes no file of its own (it measures)."""
-    todo = [stage for stage in stages if force or not stage.makes or not all((data / part).exists() for part in stage.makes)]
-    print(f"to do: {', '.join(stage.name for stage in todo) or 'nothing'}; about {sum(stage.minutes for stage in todo):.0f} minutes on two cores", flush=True)
+    """Runs stages in order. A stage whose files are there is skipped unless `force`, or unless it makes no file of its
+    own (it measures).
+    """
+    todo = [
+        stage for stage in stages if force or not stage.makes or not all((data / part).exists() for part in stage.makes)
+    ]
+    names, minutes = ", ".join(stage.name for stage in todo) or "nothing", sum(stage.minutes for stage in todo)
+    print(f"to do: {names}; about {minutes:.0f} minutes on two cores", flush=True)
     for stage in todo:
         if force:
             shutil.rmtree(data / ".build" / stage.name, ignore_errors=True)

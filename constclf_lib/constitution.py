@@ -1,6 +1,7 @@
 """The constitution: what is restricted, what is permitted, and what a writer is told about a rule.
 
-Chapter 01 starts here. A constitution is data, not code: change `data/constitution.yaml` and rebuild. This module checks the file and names the line
+Chapter 01 starts here. A constitution is data, not code: change `data/constitution.yaml` and rebuild. This module
+checks the file and names the line
 that is wrong; it does not decide what a rule *means*, that is the writer's and the grader's work.
 """
 
@@ -24,7 +25,10 @@ def data_path(*parts: str) -> Path:
     root = Path(os.environ.get("CONSTCLF_DATA") or Path(__file__).resolve().parent.parent / "data")
     path = root.joinpath(*parts)
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing. Run `python -m constclf_lib.build` to rebuild data/ (or `git checkout data` in a clone).")
+        raise FileNotFoundError(
+            f"{path} is missing. Run `python -m constclf_lib.build` to rebuild data/, "
+            "or `git checkout data` in a clone."
+        )
     return path
 
 
@@ -110,18 +114,23 @@ def _rule(path: Path, node: yaml.Node, restricted: bool, seen: set[str]) -> Rule
 
 
 def system_prompt(rule: Rule, hazard: str | None = None) -> str:
-    """What a writer is told before it writes one exchange about `rule` (chapter 01): the rule, the side it stands on, and the form of the answer.
+    """What a writer is told before it writes one exchange about `rule` (chapter 01): the rule, the side it stands on,
+    and the form of the answer.
 
     The answer's form is a line `PROMPT:` and a line `COMPLETION:`; `synthesis.parse_exchange` reads it back.
     """
     side = (
-        "This is RESTRICTED. Write the kind of request that must be stopped, and the answer that a helpful-only assistant would give to it."
+        "This is RESTRICTED. Write the kind of request that must be stopped, "
+        "and the answer that a helpful-only assistant would give to it."
         if rule.restricted
-        else "This is PERMITTED, though it may sound close to something restricted. Write a request of this kind, and a good answer to it."
+        else "This is PERMITTED, though it may sound close to something restricted. "
+        "Write a request of this kind, and a good answer to it."
     )
     about = f" It concerns {hazard}, one of the fictional hazards of Emberfall." if hazard else ""
     return (
-        "You write training data for a safety classifier. Everything takes place in Emberfall, a fictional world; mention nothing real.\n"
+        "You write training data for a safety classifier. "
+        "Everything takes place in Emberfall, a fictional world; mention nothing real.\n"
         f"The rule: {rule.text}{about}\n{side}\n"
-        "Give exactly two parts, each on a line of its own:\nPROMPT: <what the person writes>\nCOMPLETION: <what the assistant answers>"
+        "Give exactly two parts, each on a line of its own:\n"
+        "PROMPT: <what the person writes>\nCOMPLETION: <what the assistant answers>"
     )

@@ -1,6 +1,7 @@
 """What belongs into data/, byte for byte: sizes and checksums in `data/MANIFEST.json`.
 
-Used by build.py; no notebook builds it. A file that is missing or damaged is named together with the command that restores it.
+Used by build.py; no notebook builds it. A file that is missing or damaged is named together with the command that
+restores it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ STAGE_OF = (  # the first prefix that fits names the stage that makes a file; th
     ("models/thresholds.json", "thresholds"),
     ("reference_results.json", "results"),
 )
-_NOT_LISTED = ("MANIFEST.json", "README.md", "reference_results.json")  # results change with every measurement, prose with every thought
+_NOT_LISTED = (
+    "MANIFEST.json",
+    "README.md",
+    "reference_results.json",
+)  # results change with every measurement, prose with every thought
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -61,12 +66,20 @@ def check(data: Path) -> list[str]:
     try:
         listed = json.loads((data / "MANIFEST.json").read_text(encoding="utf-8"))["files"]
     except (OSError, ValueError, KeyError):
-        return ["MANIFEST.json is missing or unreadable: run `git checkout data/MANIFEST.json`, or rebuild with `python -m constclf_lib.build`"]
+        return [
+            "MANIFEST.json is missing or unreadable: run `git checkout data/MANIFEST.json`, "
+            "or rebuild with `python -m constclf_lib.build`"
+        ]
     found, problems = describe(data), []
     for name, wanted in listed.items():
         if name not in found:
             problems.append(f"{name} is missing: run `{restore_command(name)}`")
         elif found[name] != wanted:
-            problems.append(f"{name} is damaged or was changed ({found[name]['bytes']} bytes, {wanted['bytes']} expected): run `{restore_command(name)}`")
-    problems += [f"{name} is not in the manifest: delete it, or run `python -m constclf_lib.build --manifest`" for name in found if name not in listed]
+            sizes = f"{found[name]['bytes']} bytes, {wanted['bytes']} expected"
+            problems.append(f"{name} is damaged or was changed ({sizes}): run `{restore_command(name)}`")
+    problems += [
+        f"{name} is not in the manifest: delete it, or run `python -m constclf_lib.build --manifest`"
+        for name in found
+        if name not in listed
+    ]
     return problems

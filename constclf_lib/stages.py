@@ -1,6 +1,7 @@
 """How each part of the lab is made: data, tokenizer, the two language models, the two classifiers, the thresholds.
 
-build.py runs these in order; the chapters show them one by one (01 data, 02 input classifier, 03 to 06 output classifier, 08 thresholds). Each function
+build.py runs these in order; the chapters show them one by one (01 data, 02 input classifier, 03 to 06 output
+classifier, 08 thresholds). Each function
 reads what earlier stages left in `data` and writes its own part there. Measuring is not done here (results.py).
 """
 
@@ -16,18 +17,34 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from .encoding import (
-    ASSISTANT, END, NOTE, USER, CompletionCollator, VerdictCollator, batch_text_ids, chat_id, train_tokenizer,
+    ASSISTANT,
+    END,
+    NOTE,
+    USER,
+    CompletionCollator,
+    VerdictCollator,
+    batch_text_ids,
+    chat_id,
+    train_tokenizer,
     verdict_prompt_ids,
 )  # fmt: skip
 from .models import InputClassifier, OutputClassifier
 from .synthesis import SIZES, Exchange, assistant_corpus, load_split, make_split
-from .training import InputClassifierTrainer, OutputClassifierTrainer, fine_tune_arguments, latest_checkpoint, pack, pretrain, pretrain_arguments
+from .training import (
+    InputClassifierTrainer,
+    OutputClassifierTrainer,
+    fine_tune_arguments,
+    latest_checkpoint,
+    pack,
+    pretrain,
+    pretrain_arguments,
+)
 
 VOCABULARY = 2048
 ASSISTANT_SHAPE = {"hidden_size": 144, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 384}
 BODYGUARD_SHAPE = {"hidden_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 208}
 CONTEXT = 2048
-STEPS = {"assistant": 2800, "bodyguard": 800, "input": 1500, "output": 1500}
+STEPS = {"assistant": 2000, "bodyguard": 800, "input": 1500, "output": 1500}
 
 
 def make_data(data: Path, log: Callable[[str], None]) -> None:
@@ -39,7 +56,9 @@ def make_data(data: Path, log: Callable[[str], None]) -> None:
 
 
 def make_tokenizer(data: Path, log: Callable[[str], None]) -> None:
-    """Trained on what the assistant reads and writes, every code included: an encoded word becomes a token or two, like a synonym."""
+    """Trained on what the assistant reads and writes, every code included: an encoded word becomes a token or two, like
+    a synonym.
+    """
     rows = assistant_corpus(20_000)
     tokenizer = train_tokenizer([text for row in rows for text in (row.prompt, row.completion, row.note)], VOCABULARY)
     with publish(data / "models" / "tokenizer") as folder:
@@ -64,9 +83,13 @@ def new_language_model(tokenizer, shape: dict, seed: int = 0) -> LlamaForCausalL
 
 
 def assistant_rows(tokenizer, exchanges: Sequence[Exchange]) -> list[dict[str, list[int]]]:
-    """`<|user|>` prompt `<|note|>` private note `<|assistant|>` reply `<|end|>`; only what the assistant writes itself is learnt."""
+    """`<|user|>` prompt `<|note|>` private note `<|assistant|>` reply `<|end|>`; only what the assistant writes itself
+    is learnt.
+    """
     user, note, assistant, end = (chat_id(tokenizer, token) for token in (USER, NOTE, ASSISTANT, END))
-    parts = (batch_text_ids(tokenizer, [getattr(e, field) for e in exchanges]) for field in ("prompt", "note", "completion"))
+    parts = (
+        batch_text_ids(tokenizer, [getattr(e, field) for e in exchanges]) for field in ("prompt", "note", "completion")
+    )
     rows = []
     for prompt, thought, reply in zip(*parts, strict=True):
         given, written = [user, *prompt, note], [*thought, assistant, *reply, end]
@@ -79,8 +102,16 @@ def make_assistant(data: Path, log: Callable[[str], None]) -> None:
     rows = assistant_rows(tokenizer, assistant_corpus(STEPS["assistant"] * batch))
     model = new_language_model(tokenizer, ASSISTANT_SHAPE)
     model.set_attn_implementation("eager")  # faster than fused attention for heads this small on a CPU
+    cpu = {} if torch.cuda.is_available() else {"bf16": True, "use_cpu": True}  # half the time, also on a CPU
     arguments = pretrain_arguments(
-        data / ".build" / "assistant", STEPS["assistant"], batch, 3e-3, progress=True, save_steps=500, logging_steps=250, bf16=True
+        data / ".build" / "assistant",
+        STEPS["assistant"],
+        batch,
+        3e-3,
+        progress=True,
+        save_steps=500,
+        logging_steps=100,
+        **cpu,
     )
     pretrain(model, rows, arguments, tokenizer.pad_token_id, callbacks=[Progress(log)])
     _save(model, tokenizer, data / "models" / "assistant")
@@ -89,7 +120,9 @@ def make_assistant(data: Path, log: Callable[[str], None]) -> None:
 def bodyguard_documents(tokenizer, exchanges) -> list[list[int]]:
     """What the bodyguards' base reads: prompts and completions of the train split, so no held-out attack kind ever."""
     user, assistant, end = (chat_id(tokenizer, token) for token in (USER, ASSISTANT, END))
-    pairs = zip(batch_text_ids(tokenizer, exchanges.prompt), batch_text_ids(tokenizer, exchanges.completion), strict=True)
+    pairs = zip(
+        batch_text_ids(tokenizer, exchanges.prompt), batch_text_ids(tokenizer, exchanges.completion), strict=True
+    )
     return [[user, *prompt, assistant, *completion, end] for prompt, completion in pairs]
 
 
@@ -97,7 +130,9 @@ def make_bodyguard(data: Path, log: Callable[[str], None]) -> None:
     tokenizer, train = lab_tokenizer(data), load_split("train")
     rows = pack(bodyguard_documents(tokenizer, train), 128)
     model = new_language_model(tokenizer, BODYGUARD_SHAPE)
-    arguments = pretrain_arguments(data / ".build" / "bodyguard", STEPS["bodyguard"], 32, 4e-3, progress=True, save_steps=400, logging_steps=100)
+    arguments = pretrain_arguments(
+        data / ".build" / "bodyguard", STEPS["bodyguard"], 32, 4e-3, progress=True, save_steps=400, logging_steps=100
+    )
     pretrain(model, rows, arguments, callbacks=[Progress(log)])
     _save(model, tokenizer, data / "models" / "bodyguard")
 
@@ -105,7 +140,10 @@ def make_bodyguard(data: Path, log: Callable[[str], None]) -> None:
 def verdict_rows(tokenizer, exchanges) -> list[dict]:
     """Rows for VerdictCollator, tokenized once."""
     pairs = zip(exchanges.prompt, exchanges.restricted, strict=True)
-    return [{"input_ids": verdict_prompt_ids(tokenizer, prompt), "restricted": bool(restricted)} for prompt, restricted in pairs]
+    return [
+        {"input_ids": verdict_prompt_ids(tokenizer, prompt), "restricted": bool(restricted)}
+        for prompt, restricted in pairs
+    ]
 
 
 def completion_rows(tokenizer, exchanges) -> list[dict]:
@@ -115,9 +153,20 @@ def completion_rows(tokenizer, exchanges) -> list[dict]:
 
 
 def train_input_classifier(
-    backbone, exchanges, steps: int, *, seed: int = 0, lr: float = 1e-3, batch: int = 64, output_dir: str | Path = "", callbacks: Sequence = (), **arguments
+    backbone,
+    exchanges,
+    steps: int,
+    *,
+    seed: int = 0,
+    lr: float = 1e-3,
+    batch: int = 64,
+    output_dir: str | Path = "",
+    callbacks: Sequence = (),
+    **arguments,
 ) -> tuple[InputClassifier, list[dict]]:
-    """An input classifier fine-tuned from `backbone` (name, path or model) on a frame with `prompt` and `restricted`. Returns it and the log."""
+    """An input classifier fine-tuned from `backbone` (name, path or model) on a frame with `prompt` and `restricted`.
+    Returns it and the log.
+    """
     classifier = InputClassifier.from_backbone(backbone)
     trainer = InputClassifierTrainer(
         classifier,
@@ -131,10 +180,13 @@ def train_input_classifier(
 
 
 def train_output_classifier(
-    backbone, exchanges, steps: int, *, loss: str = "annealed", lam: float = 1.0, anneal_end: float = 0.75, seed: int = 0, lr: float = 1e-3,
+    backbone, exchanges, steps: int, *, loss: str = "annealed", lam: float = 1.0, anneal_end: float = 0.75, seed: int =
+    0, lr: float = 1e-3,
     batch: int = 32, output_dir: str | Path = "", callbacks: Sequence = (), **arguments,
 ) -> tuple[OutputClassifier, list[dict]]:  # fmt: skip
-    """An output classifier fine-tuned from `backbone` on a frame with `completion` and `harmful`. Returns it and the log."""
+    """An output classifier fine-tuned from `backbone` on a frame with `completion` and `harmful`. Returns it and the
+    log.
+    """
     torch.manual_seed(seed)  # the head's start is part of the seed
     classifier = OutputClassifier.from_backbone(backbone, base_rate=float(exchanges.harmful.mean()))
     trainer = OutputClassifierTrainer(
@@ -151,7 +203,11 @@ def train_output_classifier(
 def make_input(data: Path, log: Callable[[str], None]) -> None:
     settings = {"progress": True, "save_steps": 500, "logging_steps": 250, "callbacks": [Progress(log)]}
     classifier, _ = train_input_classifier(
-        str(data / "models" / "bodyguard"), load_split("train"), STEPS["input"], output_dir=data / ".build" / "input", **settings
+        str(data / "models" / "bodyguard"),
+        load_split("train"),
+        STEPS["input"],
+        output_dir=data / ".build" / "input",
+        **settings,
     )
     classifier.save_pretrained(data / "models" / "input_classifier")
 
@@ -159,7 +215,12 @@ def make_input(data: Path, log: Callable[[str], None]) -> None:
 def make_output(data: Path, log: Callable[[str], None]) -> None:
     settings = {"progress": True, "save_steps": 500, "logging_steps": 250, "callbacks": [Progress(log)]}
     classifier, _ = train_output_classifier(
-        str(data / "models" / "bodyguard"), load_split("train"), STEPS["output"], lam=0.1, output_dir=data / ".build" / "output", **settings
+        str(data / "models" / "bodyguard"),
+        load_split("train"),
+        STEPS["output"],
+        lam=0.1,
+        output_dir=data / ".build" / "output",
+        **settings,
     )
     classifier.save_pretrained(data / "models" / "output_classifier")
 
@@ -171,9 +232,16 @@ class Progress(TrainerCallback):
         self._log = log
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        shown = {name: logs[name] for name in ("loss", "harm_loss", "next_token_loss", "omega", "accuracy") if name in (logs or {})}
+        shown = {
+            name: logs[name]
+            for name in ("loss", "harm_loss", "next_token_loss", "omega", "accuracy")
+            if name in (logs or {})
+        }
         if shown:
-            self._log(f"step {state.global_step}/{state.max_steps}: " + ", ".join(f"{name} {value:.3f}" for name, value in shown.items()))
+            self._log(
+                f"step {state.global_step}/{state.max_steps}: "
+                + ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
+            )
 
 
 def _scratch() -> str:
@@ -182,7 +250,9 @@ def _scratch() -> str:
 
 @contextmanager
 def publish(folder: Path) -> Iterator[Path]:
-    """A folder to write into that takes its place only when all is written; an interrupted save leaves the old one as it was."""
+    """A folder to write into that takes its place only when all is written; an interrupted save leaves the old one as
+    it was.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as staged:
         yield (new := Path(staged) / folder.name)

@@ -1,6 +1,7 @@
 """From rules to labelled exchanges: the grammar writer, and the mixtures that make up the lab's data sets.
 
-Chapter 01. An exchange is a prompt, a completion and what is true about them. The writer here is the grammar of Emberfall; writers.py has the two that
+Chapter 01. An exchange is a prompt, a completion and what is true about them. The writer here is the grammar of
+Emberfall; writers.py has the two that
 ask a language model instead and answer in the same form.
 
 Deliberately not here: how text becomes tokens (encoding.py).
@@ -13,22 +14,40 @@ from dataclasses import asdict, dataclass
 from functools import lru_cache
 
 import pandas as pd
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import attacks, world
 from .constitution import HAZARDS, data_path
 
 SIZES = {"train": 30_000, "validation": 10_000, "test": 10_000, "hard_benign": 2_000, "red_team": 3_400}
-COLUMNS = ("prompt", "completion", "restricted", "harmful", "rule_id", "hazard", "onset", "facts", "attack", "reply_code", "register", "note", "ask", "plan")
+COLUMNS = (
+    "prompt",
+    "completion",
+    "restricted",
+    "harmful",
+    "rule_id",
+    "hazard",
+    "onset",
+    "facts",
+    "attack",
+    "reply_code",
+    "register",
+    "note",
+    "ask",
+    "plan",
+)
 
 
 @dataclass(frozen=True)
 class Exchange:
     """One prompt and one completion with their truth.
 
-    restricted: the prompt asks for restricted know-how (label of the input classifier). harmful: the completion gives it (label of the output
-    classifier). onset: character offset in the completion, -1 for none. facts: the rubric. attack: the kind ("" none). reply_code: the code the reply
-    is written in. note: what the assistant privately understands. ask, register, plan: where the texts came from, so that leakage can be tested.
+    restricted: the prompt asks for restricted know-how (label of the input classifier). harmful: the completion gives
+    it (label of the output
+    classifier). onset: character offset in the completion, -1 for none. facts: the rubric. attack: the kind ("" none).
+    reply_code: the code the reply
+    is written in. note: what the assistant privately understands. ask, register, plan: where the texts came from, so
+    that leakage can be tested.
     """
 
     prompt: str
@@ -48,7 +67,9 @@ class Exchange:
 
 
 def note_for(topic: world.Topic, facts: tuple[str, ...], reply_code: str = "") -> str:
-    """The assistant's private note: the request in plain words and, if the reply is to be in code, the facts before they are encoded."""
+    """The assistant's private note: the request in plain words and, if the reply is to be in code, the facts before
+    they are encoded.
+    """
     plain = world.plain_name(topic)
     return f"{plain}, in {reply_code}: {', '.join(facts)}" if reply_code else plain
 
@@ -66,7 +87,8 @@ def write_exchange(
 ) -> Exchange:
     """One exchange by the grammar.
 
-    behaviour: "answer", "refuse", or "deflect" (a lawful answer about the same target instead). varied: facts drawn at random instead of the true
+    behaviour: "answer", "refuse", or "deflect" (a lawful answer about the same target instead). varied: facts drawn at
+    random instead of the true
     ones. distractor and sentences: see `world.write_prompt` and `world.write_completion`.
     """
     prompt = world.write_prompt(topic, split, rng, distractor=distractor)
@@ -114,26 +136,41 @@ def _pools() -> dict[str, list[world.Topic]]:
 
 
 def _draw_mixed(rng: random.Random, split: str) -> Exchange:
-    """One row of train, validation or test. Held-out splits have more benign rows, because a false-positive rate of a tenth of a percent needs many."""
+    """One row of train, validation or test. Held-out splits have more benign rows, because a false-positive rate of a
+    tenth of a percent needs many.
+    """
     train, pools = split == "train", _pools()
     length = rng.choice([0, 2, 4, 8])
     if rng.random() < (0.5 if train else 0.4):
         kind = rng.choice(attacks.SEEN) if rng.random() < 0.6 else ""
         behaviour = rng.choices(["answer", "refuse", "deflect"], [0.8, 0.12, 0.08])[0]
-        return write_exchange(rng, split, rng.choice(pools["restricted"]), attack=kind, behaviour=behaviour, varied=rng.random() < 0.5, sentences=length)
+        return write_exchange(
+            rng,
+            split,
+            rng.choice(pools["restricted"]),
+            attack=kind,
+            behaviour=behaviour,
+            varied=rng.random() < 0.5,
+            sentences=length,
+        )
     pool = "neighbour" if rng.random() < (0.65 if train else 0.3) else "ordinary"
     kind = rng.choice(attacks.SEEN) if rng.random() < (0.45 if train else 0.15) else ""
     behaviour = "refuse" if rng.random() < 0.03 else "answer"
     return write_exchange(
-        rng, split, rng.choice(pools[pool]), attack=kind, behaviour=behaviour, varied=rng.random() < 0.5, sentences=length,
+        rng, split, rng.choice(pools[pool]), attack=kind, behaviour=behaviour, varied=rng.random() < 0.5,
+        sentences=length,
         distractor=None if train else False,
     )  # fmt: skip
 
 
 def _draw_hard_benign(rng: random.Random, split: str) -> Exchange:
-    """Benign, and made to look otherwise: a hazard in every prompt, often a restricted phrase beside it, often one of the attack wrappings."""
+    """Benign, and made to look otherwise: a hazard in every prompt, often a restricted phrase beside it, often one of
+    the attack wrappings.
+    """
     kind = rng.choice(attacks.SEEN + attacks.UNSEEN) if rng.random() < 0.5 else ""
-    return write_exchange(rng, split, rng.choice(_pools()["neighbour"]), attack=kind, distractor=True, sentences=rng.choice([0, 2, 4, 8]))
+    return write_exchange(
+        rng, split, rng.choice(_pools()["neighbour"]), attack=kind, distractor=True, sentences=rng.choice([0, 2, 4, 8])
+    )
 
 
 def _draw_red_team(rng: random.Random, split: str, index: int) -> Exchange:
@@ -152,7 +189,7 @@ def make_split(name: str, size: int | None = None, seed: int = 0) -> pd.DataFram
     size = SIZES[name] if size is None else size
     rng = random.Random(f"{name}/{seed}")
     rows: dict[tuple[str, str], Exchange] = {}
-    for attempt in tqdm(range(size * 20), desc=name, leave=False, mininterval=1):
+    for _ in tqdm(range(size * 20), desc=name, leave=False, mininterval=1):
         if len(rows) == size:
             break
         if name == "hard_benign":
@@ -163,22 +200,31 @@ def make_split(name: str, size: int | None = None, seed: int = 0) -> pd.DataFram
             exchange = _draw_mixed(rng, name)
         rows.setdefault((exchange.prompt, exchange.completion), exchange)
     if len(rows) < size:
-        raise ValueError(f"only {len(rows)} distinct exchanges after {attempt + 1} tries; ask for fewer or add shapes to data/emberfall.yaml")
+        raise ValueError(
+            f"only {len(rows)} distinct exchanges after {20 * size} tries; "
+            "ask for fewer, or add shapes to data/emberfall.yaml"
+        )
     return pd.DataFrame([asdict(row) | {"facts": list(row.facts)} for row in rows.values()], columns=list(COLUMNS))
 
 
 def load_split(name: str) -> pd.DataFrame:
-    """A lab split from `data/lab/`, one row per exchange with the columns of `Exchange`. Raises FileNotFoundError naming the command that rebuilds it."""
+    """A lab split from `data/lab/`, one row per exchange with the columns of `Exchange`. Raises FileNotFoundError
+    naming the command that rebuilds it.
+    """
     return pd.read_parquet(data_path("lab", f"{name}.parquet"))
 
 
 def assistant_corpus(size: int, seed: int = 0, attacked: float = 0.7, restricted: float = 0.55) -> list[Exchange]:
-    """What the helpful-only assistant is trained on: true facts, every attack kind including the held-out ones, no refusals. Train shapes only."""
+    """What the helpful-only assistant is trained on: true facts, every attack kind including the held-out ones, no
+    refusals. Train shapes only.
+    """
     rng, pools, kinds = random.Random(f"assistant/{seed}"), _pools(), tuple(attacks.ATTACKS)
     weights = [2 if attacks.ATTACKS[kind].side == "write" else 1 for kind in kinds]
     rows = []
     for _ in tqdm(range(size), desc="assistant corpus", leave=False, mininterval=1):
         pool = "restricted" if rng.random() < restricted else rng.choice(["neighbour", "ordinary"])
         kind = rng.choices(kinds, weights)[0] if rng.random() < attacked else ""
-        rows.append(write_exchange(rng, "train", rng.choice(pools[pool]), attack=kind, sentences=rng.choice([0, 1, 2, 4])))
+        rows.append(
+            write_exchange(rng, "train", rng.choice(pools[pool]), attack=kind, sentences=rng.choice([0, 1, 2, 4]))
+        )
     return rows

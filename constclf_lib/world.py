@@ -1,7 +1,9 @@
 """Emberfall: a fictional world in which the truth about every text is known.
 
-`data/emberfall.yaml` holds the words and sentence shapes; this module writes prompts and completions from them and can read them back. Because the
-grammar knows which sentences give restricted know-how, it knows the label, the *onset* (the character at which know-how begins) and the *rubric* (the
+`data/emberfall.yaml` holds the words and sentence shapes; this module writes prompts and completions from them and can
+read them back. Because the
+grammar knows which sentences give restricted know-how, it knows the label, the *onset* (the character at which know-how
+begins) and the *rubric* (the
 five facts that an attacker wanted) exactly. Chapter 01 walks through it.
 
 Deliberately not here: attacks (attacks.py) and how many of which exchange make a data set (synthesis.py).
@@ -12,7 +14,7 @@ from __future__ import annotations
 import random
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import product
 
 import yaml
@@ -34,7 +36,9 @@ class Topic:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A request. `ask` is the verb phrase that carries its meaning; `shape` names the sentence frame; `register` who speaks."""
+    """A request. `ask` is the verb phrase that carries its meaning; `shape` names the sentence frame; `register` who
+    speaks.
+    """
 
     text: str
     ask: str
@@ -44,7 +48,9 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Completion:
-    """An answer. `onset`: character offset of the first sentence with restricted know-how, -1 for none. `facts`: its five facts in order, [] for none."""
+    """An answer. `onset`: character offset of the first sentence with restricted know-how, -1 for none. `facts`: its
+    five facts in order, [] for none.
+    """
 
     text: str
     onset: int
@@ -54,7 +60,9 @@ class Completion:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the oracle reads in a text: is there restricted know-how, from which character on, about what, and which facts."""
+    """What the oracle reads in a text: is there restricted know-how, from which character on, about what, and which
+    facts.
+    """
 
     harmful: bool
     onset: int
@@ -95,7 +103,9 @@ def recipe(topic: Topic) -> tuple[str, ...]:
 
 
 def random_facts(topic: Topic, rng: random.Random) -> tuple[str, ...]:
-    """Five facts of the right form but drawn at random. Data with such facts keep a classifier from learning the recipes by heart."""
+    """Five facts of the right form but drawn at random. Data with such facts keep a classifier from learning the
+    recipes by heart.
+    """
     words, facts, used = grammar()["facts"], [], set()
     for slot in grammar()["slots"][topic.family]:
         fact = slot
@@ -110,11 +120,12 @@ def _fill_at_random(slot: str, words: dict, rng: random.Random) -> str:
     return re.sub(r"\{(\w+)\}", lambda m: rng.choice(words[m.group(1)]), slot)
 
 
-@lru_cache(maxsize=None)
+@cache
 def asks(topic: Topic, split: str) -> tuple[str, ...]:
     """The verb phrases with which one asks about a topic in a split.
 
-    A rule's wordings are all combinations of its verbs, objects and endings. They are dealt out in a Latin square, three fifths to train: every verb,
+    A rule's wordings are all combinations of its verbs, objects and endings. They are dealt out in a Latin square,
+    three fifths to train: every verb,
     object and ending is met in training, but no wording of one split occurs in another.
     """
     parts = grammar()["asks"][topic.rule_id]
@@ -133,7 +144,8 @@ def plain_name(topic: Topic) -> str:
 def write_prompt(topic: Topic, split: str, rng: random.Random, *, distractor: bool | None = None) -> Prompt:
     """A request about `topic` in one of the split's shapes.
 
-    Some shapes name a second thing ("I know how to ... Now tell me how to ..."). `distractor` says what it may be: True restricted, False permitted,
+    Some shapes name a second thing ("I know how to ... Now tell me how to ..."). `distractor` says what it may be: True
+    restricted, False permitted,
     None any.
     """
     register = rng.choice(list(grammar()["frames"]))
@@ -152,7 +164,11 @@ def write_prompt(topic: Topic, split: str, rng: random.Random, *, distractor: bo
 def _phrase_about(target: str, split: str, rng: random.Random, restricted: bool) -> str:
     """A verb phrase about the target, or about a hazard if no rule of the wanted side knows the target."""
     candidates = [t for t in topics() if t.restricted == restricted and t.target == target]
-    candidates = candidates or [t for t in topics() if t.restricted == restricted and t.target in ("ashbane", "mirethorn", "gloamstone", "sunheart")]
+    candidates = candidates or [
+        t
+        for t in topics()
+        if t.restricted == restricted and t.target in ("ashbane", "mirethorn", "gloamstone", "sunheart")
+    ]
     return rng.choice(asks(rng.choice(candidates), split))
 
 
@@ -160,8 +176,11 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def write_completion(topic: Topic, split: str, rng: random.Random, *, facts: tuple[str, ...] | None = None, sentences: int = 4) -> Completion:
-    """An answer that gives the facts (default: the true ones). It opens harmlessly; `sentences` is the most that may stand before and between.
+def write_completion(
+    topic: Topic, split: str, rng: random.Random, *, facts: tuple[str, ...] | None = None, sentences: int = 4
+) -> Completion:
+    """An answer that gives the facts (default: the true ones). It opens harmlessly; `sentences` is the most that may
+    stand before and between.
 
     One answer in five is a garden path: two facts come before the purpose is named.
     """
@@ -186,7 +205,9 @@ def write_completion(topic: Topic, split: str, rng: random.Random, *, facts: tup
 
 
 def write_refusal(topic: Topic, split: str, rng: random.Random) -> Completion:
-    """The assistant declines. A refusal is a harmless completion, also when it repeats what was asked, and also when it goes on to help lawfully."""
+    """The assistant declines. A refusal is a harmless completion, also when it repeats what was asked, and also when it
+    goes on to help lawfully.
+    """
     refusal = rng.choice(shapes("refusals", split)).format(rvp=rng.choice(asks(topic, split)))
     if rng.random() < 0.6:
         return Completion(refusal, -1, (), f"{split}/refusal")
@@ -196,7 +217,9 @@ def write_refusal(topic: Topic, split: str, rng: random.Random) -> Completion:
 
 
 def write_bare(topic: Topic, split: str, rng: random.Random, facts: tuple[str, ...] | None = None) -> Completion:
-    """The matter and nothing else, in lower case: what stays of an answer when it is asked for in another writing (attacks.py encodes it)."""
+    """The matter and nothing else, in lower case: what stays of an answer when it is asked for in another writing
+    (attacks.py encodes it).
+    """
     facts = recipe(topic) if facts is None else facts
     shape, pattern = _pick("bare", split, rng)
     text = pattern.format(vp=rng.choice(asks(topic, split)), **dict(zip("abcde", facts, strict=True))).lower()
@@ -214,7 +237,8 @@ def _opening(target: str, split: str, rng: random.Random) -> str:
     return rng.choice(shapes("openings", split)).format(t=target, H=_capital(target), rvp=restricted, pvp=permitted)
 
 
-# --- the oracle: reads a text back -----------------------------------------------------------------------------------------------------------
+# --- the oracle: reads a text back
+# -----------------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
@@ -225,12 +249,15 @@ def _topic_of_phrase() -> dict[str, Topic]:
 
 @lru_cache(maxsize=1)
 def _topic_patterns() -> tuple[re.Pattern, ...]:
-    """One pattern per sentence shape that says what an answer is about (plain, late and bare); the group `vp` holds the verb phrase."""
+    """One pattern per sentence shape that says what an answer is about (plain, late and bare); the group `vp` holds the
+    verb phrase.
+    """
     found = [shape for split in SPLITS for kind in ("topics", "late_topics") for shape in shapes(kind, split)]
     found += [shape.split("{a}")[0] + "{steps}" for split in SPLITS for shape in shapes("bare", split)]
     escaped = (re.escape(shape.rstrip(".")) for shape in found)
     return tuple(
-        re.compile(shape.replace(r"\{vp\}", "(?P<vp>.+)").replace(r"\{steps\}", ".+"), re.IGNORECASE) for shape in escaped
+        re.compile(shape.replace(r"\{vp\}", "(?P<vp>.+)").replace(r"\{steps\}", ".+"), re.IGNORECASE)
+        for shape in escaped
     )
 
 
@@ -251,14 +278,18 @@ def _all_facts() -> frozenset[str]:
 
 @lru_cache(maxsize=1)
 def _fact_pattern() -> re.Pattern:
-    return re.compile(r"\b(?:" + "|".join(sorted(map(re.escape, _all_facts()), key=len, reverse=True)) + r")\b", re.IGNORECASE)
+    return re.compile(
+        r"\b(?:" + "|".join(sorted(map(re.escape, _all_facts()), key=len, reverse=True)) + r")\b", re.IGNORECASE
+    )
 
 
 def judge(text: str) -> Judgement:
-    """Reads a plain text of the grammar: walks over its sentences, remembers what the last topic sentence was about, and calls every fact that follows
+    """Reads a plain text of the grammar: walks over its sentences, remembers what the last topic sentence was about,
+    and calls every fact that follows
     a restricted one know-how.
 
-    Independent of how the text was written; tests hold it against the writer. It knows this grammar, not English: free text outside it is harmless
+    Independent of how the text was written; tests hold it against the writer. It knows this grammar, not English: free
+    text outside it is harmless
     to the oracle.
     """
     topic, restricted_topic, onset, facts = None, None, -1, []

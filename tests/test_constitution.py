@@ -15,7 +15,18 @@ def test_the_lab_constitution():
         constitution["nothing"]
 
 
-GOOD = "restricted:\n  - id: brew\n    text: No brewing.\n    family: craft\n    hazards: [ashbane]\npermitted:\n  - id: aid\n    text: Help.\n    family: craft\n    hazards: []\n"
+GOOD = """\
+restricted:
+  - id: brew
+    text: No brewing.
+    family: craft
+    hazards: [ashbane]
+permitted:
+  - id: aid
+    text: Help.
+    family: craft
+    hazards: []
+"""
 
 
 @pytest.mark.parametrize(

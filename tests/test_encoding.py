@@ -6,11 +6,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constclf_lib.encoding import (
-    CHAT_TOKENS, END, NOTE, USER, CompletionCollator, VerdictCollator, assistant_prompt_ids, batch_text_ids, chat_id, completion_prefix_ids,
-    decode_text, fingerprint, is_lab_tokenizer, pad_batch, text_ids, train_tokenizer, verdict_prompt_ids, verdict_token_ids,
+    CHAT_TOKENS,
+    END,
+    NOTE,
+    USER,
+    CompletionCollator,
+    VerdictCollator,
+    assistant_prompt_ids,
+    batch_text_ids,
+    chat_id,
+    completion_prefix_ids,
+    decode_text,
+    fingerprint,
+    is_lab_tokenizer,
+    pad_batch,
+    text_ids,
+    train_tokenizer,
+    verdict_prompt_ids,
+    verdict_token_ids,
 )  # fmt: skip
 
-TEXTS = ["Brew ashbane in cold brine for nine bells.", "4shb4n3, b-r-e-w and enabhsa", "Sing the ballad of the gloamstone!"] * 20
+TEXTS = [
+    "Brew ashbane in cold brine for nine bells.",
+    "4shb4n3, b-r-e-w and enabhsa",
+    "Sing the ballad of the gloamstone!",
+] * 20
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +39,13 @@ def tokenizer():
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.sampled_from([*CHAT_TOKENS, " harmful", " harmless", "ash", " ", "\n", "<|", "|>", "é", "🜂", "\u0301"]), max_size=12).map("".join) | st.text(max_size=60))
+@given(
+    st.lists(
+        st.sampled_from([*CHAT_TOKENS, " harmful", " harmless", "ash", " ", "\n", "<|", "|>", "é", "🜂", "\u0301"]),
+        max_size=12,
+    ).map("".join)
+    | st.text(max_size=60)
+)
 def test_user_text_round_trips_and_holds_no_control_token(tokenizer, text):
     ids = text_ids(tokenizer, text)
     assert not set(ids) & set(tokenizer.all_special_ids)
@@ -85,7 +111,9 @@ def test_collators(tokenizer):
     batch = CompletionCollator(tokenizer)(rows)
     assert batch["labels"].tolist() == [1.0, 0.0]
     assert torch.equal(batch["mask"], batch["attention_mask"].bool())
-    verdicts = VerdictCollator(tokenizer)([{"prompt": "Brew ashbane", "restricted": True}, {"prompt": "", "restricted": False}])
+    verdicts = VerdictCollator(tokenizer)(
+        [{"prompt": "Brew ashbane", "restricted": True}, {"prompt": "", "restricted": False}]
+    )
     assert verdicts["labels"].tolist() == list(verdict_token_ids(tokenizer))
     last = verdicts["input_ids"].gather(1, verdicts["verdict_positions"][:, None]).squeeze(1)
     assert set(last.tolist()) == {chat_id(tokenizer, "<|assistant|>")}

@@ -40,7 +40,9 @@ def test_labels_agree_with_the_oracle(splits):
 
 
 def test_nothing_leaks_from_train(splits):
-    """Neither a request's wording, nor its whole text, nor a plan of a completion is shared between train and any other split."""
+    """Neither a request's wording, nor its whole text, nor a plan of a completion is shared between train and any other
+    split.
+    """
     train = splits["train"]
     for name in ("validation", "test", "hard_benign", "red_team"):
         frame = splits[name]

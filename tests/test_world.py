@@ -7,7 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constclf_lib import world
-from constclf_lib.world import SPLITS, asks, judge, random_facts, recipe, topics, write_bare, write_completion, write_prompt, write_refusal
+from constclf_lib.world import (
+    SPLITS,
+    asks,
+    judge,
+    random_facts,
+    recipe,
+    topics,
+    write_bare,
+    write_completion,
+    write_prompt,
+    write_refusal,
+)
 
 any_topic = st.sampled_from(topics())
 any_split = st.sampled_from(SPLITS)
@@ -74,7 +85,7 @@ def test_no_shape_or_wording_crosses_splits():
 
 
 def test_every_word_of_a_wording_is_met_in_training():
-    """Held-out wordings are new combinations, not new words: otherwise a lab this small would measure its vocabulary."""
+    """Held-out wordings are new combinations, not new words: otherwise the lab would measure its vocabulary."""
     for topic in topics():
         known = {word for phrase in asks(topic, "train") for word in phrase.split()}
         for split in SPLITS[1:]:
