@@ -17,7 +17,17 @@ from tiny_models import (
     output_classifier,
 )
 
-from constclf_lib.encoding import ASSISTANT, CHAT_TOKENS, END, NOTE, USER, assistant_prompt_ids, chat_id, decode_text, text_ids
+from constclf_lib.encoding import (
+    ASSISTANT,
+    CHAT_TOKENS,
+    END,
+    NOTE,
+    USER,
+    assistant_prompt_ids,
+    chat_id,
+    decode_text,
+    text_ids,
+)
 from constclf_lib.generation import Detokenizer, GenerationError, StopSequences, Turn, control_ids, prompt_ids
 from constclf_lib.guard import GuardedModel, Reply, Thresholds, TokenEvent, history_after
 from constclf_lib.stop_rules import KInARow, halt_index
@@ -31,7 +41,9 @@ LIMITS = Thresholds(input=0.5, off_label=0.5, output=0.5)
 
 def guarded(text=TEXT, harmful=(HARMFUL,), harm=0.1, off_label=0.0, limits=LIMITS, script=None, **options):
     assistant = ScriptedAssistant(TOKENIZER, script or lab_script(text))
-    return GuardedModel(assistant, TOKENIZER, FixedInput(harm, off_label), WordClassifier(TOKENIZER, harmful), limits, **options)
+    return GuardedModel(
+        assistant, TOKENIZER, FixedInput(harm, off_label), WordClassifier(TOKENIZER, harmful), limits, **options
+    )
 
 
 def events_and_reply(model, prompt="How?", **options):
@@ -48,9 +60,16 @@ def test_a_harmless_reply_is_released_whole():
     model = guarded(harmful=())
     events, reply = events_and_reply(model)
     assert (reply.status, reply.released_text, reply.withheld_text, reply.finish) == ("released", TEXT, "", "end")
-    assert "".join(reply.tokens) == TEXT and len(reply.tokens) == len(reply.token_scores) == len(text_ids(TOKENIZER, TEXT))
+    assert "".join(reply.tokens) == TEXT and len(reply.tokens) == len(reply.token_scores) == len(
+        text_ids(TOKENIZER, TEXT)
+    )
     assert [event.token_id for event in events] == text_ids(TOKENIZER, TEXT) == model.output_classifier.seen
-    assert reply.input_score == pytest.approx(0.1) and reply.off_label == 0.0 and reply.halt_index is None and not reply.error
+    assert (
+        reply.input_score == pytest.approx(0.1)
+        and reply.off_label == 0.0
+        and reply.halt_index is None
+        and not reply.error
+    )
     assert reply.prompt_tokens == len(assistant_prompt_ids(TOKENIZER, "How?")) and reply.note == "a note"
 
 
@@ -114,7 +133,12 @@ def test_a_stop_rule_decides_as_in_the_evaluation():
 def test_unguarded_means_neither_classifier_is_asked():
     model = guarded(harm=0.9)
     events, reply = events_and_reply(model, guard=False)
-    assert reply.status == "released" and reply.released_text == TEXT and reply.token_scores == [] and reply.input_score is None
+    assert (
+        reply.status == "released"
+        and reply.released_text == TEXT
+        and reply.token_scores == []
+        and reply.input_score is None
+    )
     assert model.output_classifier.seen == model.input_classifier.seen == [] and events[0].score is None
     assert GuardedModel(ScriptedAssistant(TOKENIZER, lab_script(TEXT)), TOKENIZER).reply("How?").released_text == TEXT
 
@@ -128,7 +152,8 @@ def test_each_side_can_stand_alone():
     assert only_output.status == "halted_output" and only_output.input_score is None
 
 
-# -------------------------------------------------------------------------------------------- note, control tokens, ends
+# -------------------------------------------------------------------------------------------- note, control tokens,
+# ends
 
 
 def test_the_private_note_is_neither_released_nor_scored():
@@ -141,7 +166,11 @@ def test_the_private_note_is_neither_released_nor_scored():
 @pytest.mark.parametrize("script", [text_ids(TOKENIZER, "on and on " * 9), lab_script("x", note="", end=END)[2:]])
 def test_a_note_that_does_not_lead_to_a_reply_is_an_error(script):
     reply = guarded(script=script, max_note_tokens=8).reply("How?")
-    assert reply.status == "error" and reply.released_text == "" and ("note" in reply.error or "without a reply" in reply.error)
+    assert (
+        reply.status == "error"
+        and reply.released_text == ""
+        and ("note" in reply.error or "without a reply" in reply.error)
+    )
 
 
 @pytest.mark.parametrize("control", [USER, NOTE, ASSISTANT, END])
@@ -172,9 +201,9 @@ def test_an_empty_prompt_is_a_prompt():
 
 def test_a_prompt_that_does_not_fit_is_an_error_and_never_cut():
     model = guarded(harmful=())
-    model.assistant.config.max_position_embeddings = 30
+    model.assistant.config.max_position_embeddings = 16
     reply = model.reply("lantern " * 60)
-    assert reply.status == "error" and "context holds 30" in reply.error and model.assistant.steps == 0
+    assert reply.status == "error" and "context holds 16" in reply.error and model.assistant.steps == 0
     reply = model.reply("How?")  # fits, but the reply does not
     assert reply.status == "released" and reply.finish == "length" and TEXT.startswith(reply.released_text)
 
@@ -224,7 +253,10 @@ def test_half_a_character_at_the_end_is_scored_and_shown_as_such():
     half = text_ids(TOKENIZER, "🐛")[:2]
     script = [*lab_script("moth")[:-1], *half, chat_id(TOKENIZER, END)]
     reply = guarded(script=script, harmful=()).reply("How?")
-    assert reply.released_text == decode_text(TOKENIZER, text_ids(TOKENIZER, "moth") + half) and "\ufffd" in reply.released_text
+    assert (
+        reply.released_text == decode_text(TOKENIZER, text_ids(TOKENIZER, "moth") + half)
+        and "\ufffd" in reply.released_text
+    )
     assert guarded(script=script, harmful=half[1:]).reply("How?").withheld_text.startswith("\ufffd")
 
 
@@ -286,12 +318,16 @@ def test_an_assistant_with_another_tokenizer_is_guarded_through_its_text(kind):
     script = [*text_ids(tokenizer, TEXT), tokenizer.eos_token_id]
     words = decode_text(tokenizer, script)
     (harmful,) = text_ids(TOKENIZER, " ashbane")
-    model = GuardedModel(ScriptedAssistant(tokenizer, script), tokenizer, None, WordClassifier(TOKENIZER, [harmful]), LIMITS)
+    model = GuardedModel(
+        ScriptedAssistant(tokenizer, script), tokenizer, None, WordClassifier(TOKENIZER, [harmful]), LIMITS
+    )
     assert model.through_text
     _, reply = events_and_reply(model)
     outside = guard_text_stream([words], model.scorer, 0.5)
     assert "".join(outside) == reply.released_text and reply.status == "halted_output" == outside.status
-    assert reply.released_text.lower() == "the old lantern sleeps. grind the" and reply.withheld_text.startswith(" ashbane")
+    assert reply.released_text.lower() == "the old lantern sleeps. grind the" and reply.withheld_text.startswith(
+        " ashbane"
+    )
     assert reply.tokens[reply.halt_index].startswith(" ashbane") and len(reply.tokens) == len(reply.token_scores)
     model.assistant.restart()
     assert model.reply("How?", stop=" sleeps").released_text.lower() == "the old lantern"
@@ -325,7 +361,8 @@ def test_a_chat_template_gets_the_prompt_as_text():
     assert control_ids(causal_lm(vocab=400), tokenizer) == {1, 2}
 
 
-# ---------------------------------------------------------------------------------------------------- wrong use, history
+# ---------------------------------------------------------------------------------------------------- wrong use,
+# history
 
 
 @pytest.mark.parametrize("name", ["input", "off_label", "output"])
@@ -339,7 +376,9 @@ def test_a_guard_without_thresholds_is_refused():
         GuardedModel(ScriptedAssistant(TOKENIZER, []), TOKENIZER, FixedInput())
 
 
-@pytest.mark.parametrize("options", [{"temperature": -1}, {"temperature": math.nan}, {"max_new_tokens": -1}, {"stop": ""}, {"stop": [3]}])
+@pytest.mark.parametrize(
+    "options", [{"temperature": -1}, {"temperature": math.nan}, {"max_new_tokens": -1}, {"stop": ""}, {"stop": [3]}]
+)
 def test_arguments_that_make_no_sense_are_refused_at_once(options):
     with pytest.raises(ValueError):
         guarded().stream("How?", **options)

@@ -205,7 +205,7 @@ def test_ids_of_another_tokenizer_are_refused():
             refused()
 
 
-@pytest.mark.parametrize("bad", [[5, 300], [-1]])
+@pytest.mark.parametrize("bad", [[5, 400], [-1]])
 def test_ids_outside_the_vocabulary_are_refused_before_the_model_sees_them(bad):
     scorer = StreamingScorer(output_classifier())
     with PositionCounter(scorer.classifier.backbone) as counter, pytest.raises(ValueError, match="token ids"):
@@ -238,7 +238,9 @@ def test_no_probability_is_made_of_what_is_no_number(logit):
 
 @given(st.floats(-1e4, 1e4))
 def test_probability_is_the_sigmoid(logit):
-    assert probability(logit) == pytest.approx(torch.sigmoid(torch.tensor(logit, dtype=torch.float64)).item(), abs=1e-15)
+    assert probability(logit) == pytest.approx(
+        torch.sigmoid(torch.tensor(logit, dtype=torch.float64)).item(), abs=1e-15
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- precision

@@ -9,7 +9,15 @@ import pytest
 from chunk_invariance import assert_chunk_invariant
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import FOREIGN, PROSE, PositionCounter, WordClassifier, foreign_tokenizer, lab_tokenizer, output_classifier
+from tiny_models import (
+    FOREIGN,
+    PROSE,
+    PositionCounter,
+    WordClassifier,
+    foreign_tokenizer,
+    lab_tokenizer,
+    output_classifier,
+)
 
 from constclf_lib.encoding import CHAT_TOKENS, chat_id, text_ids, train_tokenizer
 from constclf_lib.stop_rules import KInARow
@@ -91,7 +99,8 @@ def test_pieces_depend_on_the_text_alone(text, draw):
     assert "".join(whole) == text and all(0 < len(piece) <= 8 for piece in whole[:-1]) and len(whole[-1]) <= 9
 
 
-# ------------------------------------------------------------------------------------------- the same for every chunking
+# ------------------------------------------------------------------------------------------- the same for every
+# chunking
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -102,7 +111,11 @@ def test_tokens_are_those_of_the_whole_text_and_scores_are_equal_for_every_chunk
     assert whole[1] == text_ids(scorer.classifier.tokenizer, text)
     assert "".join(piece.text for piece in whole[0]) == text
     assert whole[2] == pytest.approx(scorer.score(whole[1]), abs=1e-5)
-    for deltas in (list(text), split(text, [1, 9, 10, 40]), [text.encode()[i : i + 1] for i in range(len(text.encode()))]):
+    for deltas in (
+        list(text),
+        split(text, [1, 9, 10, 40]),
+        [text.encode()[i : i + 1] for i in range(len(text.encode()))],
+    ):
         assert read(scorer, deltas) == whole  # equal, not close: the same passes through the network
 
 
@@ -133,7 +146,11 @@ def test_an_outside_judge_of_chunk_invariance(kind, name):
 
 
 def test_ordinary_prose_costs_one_position_per_token_and_a_seam_only_its_own():
-    for kind, text, extra in (("lab", PROSE * 3, False), ("byte_level", PROSE, False), ("llama3", "wait!\n\nand go.\n\n" * 3, True)):
+    for kind, text, extra in (
+        ("lab", PROSE * 3, False),
+        ("byte_level", PROSE, False),
+        ("llama3", "wait!\n\nand go.\n\n" * 3, True),
+    ):
         scorer = scorer_for(kind)
         with PositionCounter(scorer.classifier.backbone) as counter:
             ids = read(scorer, text)[1]
@@ -243,7 +260,9 @@ def test_the_word_that_crosses_never_comes_out_in_any_chunks():
         provider = Provider(TEXT[i : i + size] for i in range(0, len(TEXT), size))
         guarded = guard_text_stream(provider, ashbane_scorer(), 0.5)
         assert "".join(guarded) == guarded.released_text == "Bring the lantern. Grind the"
-        assert guarded.withheld_text.startswith(" ashbane") and TEXT.startswith(guarded.released_text + guarded.withheld_text)
+        assert guarded.withheld_text.startswith(" ashbane") and TEXT.startswith(
+            guarded.released_text + guarded.withheld_text
+        )
         assert guarded.status == "halted_output" and guarded.risk > 0.5 and provider.closed
 
 
@@ -288,7 +307,9 @@ def test_an_interrupt_is_raised_after_everything_is_closed():
     guarded = guard_text_stream(provider, ashbane_scorer(), 0.5)
     with pytest.raises(KeyboardInterrupt):
         list(guarded)
-    assert guarded.status == "error" and guarded.released_text == "Bring the" and provider.closed and list(guarded) == []
+    assert (
+        guarded.status == "error" and guarded.released_text == "Bring the" and provider.closed and list(guarded) == []
+    )
 
 
 def test_the_async_twin_does_the_same():

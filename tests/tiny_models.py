@@ -1,8 +1,11 @@
-"""Tiny stand-ins for the tests of the runtime: random models of a few thousand weights, and scripted ones whose every step is known."""
+"""Tiny stand-ins for the tests of the runtime: random models of a few thousand weights, and scripted ones whose every
+step is known.
+"""
 
 from __future__ import annotations
 
 import functools
+import weakref
 from types import SimpleNamespace
 
 import torch
@@ -19,10 +22,10 @@ PROSE = (
 
 @functools.cache
 def lab_tokenizer():
-    return train_tokenizer([PROSE] * 20, 300)
+    return train_tokenizer([PROSE] * 20, 400)
 
 
-def causal_lm(kind: str = "llama", context: int = 256, seed: int = 0, vocab: int = 300):
+def causal_lm(kind: str = "llama", context: int = 256, seed: int = 0, vocab: int = 400):
     torch.manual_seed(seed)
     sizes = {"vocab_size": vocab, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
     heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": context}
@@ -31,7 +34,9 @@ def causal_lm(kind: str = "llama", context: int = 256, seed: int = 0, vocab: int
         return LlamaForCausalLM(LlamaConfig(**sizes, **heads, **ends)).eval()
     if kind == "mistral":  # a sliding window of 8: its cache cannot be cropped once it is full
         return MistralForCausalLM(MistralConfig(**sizes, **heads, **ends, sliding_window=8)).eval()
-    return GPT2LMHeadModel(GPT2Config(vocab_size=vocab, n_embd=32, n_layer=2, n_head=4, n_positions=context, **ends)).eval()
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=vocab, n_embd=32, n_layer=2, n_head=4, n_positions=context, **ends)
+    ).eval()
 
 
 def output_classifier(kind: str = "llama", context: int = 256, seed: int = 0, tokenizer=None, prefix=()):
@@ -62,17 +67,22 @@ class PositionCounter:
 
 
 class FakeCache:
-    """What a scripted model hands back as its cache; the tests hold weak references to it."""
+    """What a scripted model hands back as its cache. `alive` holds the caches that someone still keeps."""
+
+    alive: weakref.WeakSet = weakref.WeakSet()
 
     def __init__(self):
         self.ids: list[int] = []
+        self.alive.add(self)
 
     def crop(self, count: int):
         self.ids = self.ids[:count]
 
 
 class _Scripted(torch.nn.Module):
-    """Calls `fail_at[step]` (a function) before its step-th pass since `restart`, and returns what it gives unless None."""
+    """Calls `fail_at[step]` (a function) before its step-th pass since `restart`, and returns what it gives unless
+    None.
+    """
 
     def __init__(self):
         super().__init__()
@@ -88,7 +98,9 @@ class _Scripted(torch.nn.Module):
 
 
 class WordClassifier(_Scripted):
-    """An output classifier that knows what it thinks of every token: logit 3 for `harmful` ids, -3 for others. `seen`: every id it was asked about."""
+    """An output classifier that knows what it thinks of every token: logit 3 for `harmful` ids, -3 for others. `seen`:
+    every id it was asked about.
+    """
 
     def __init__(self, tokenizer, harmful=(), context=10_000):
         super().__init__()
@@ -143,33 +155,50 @@ class FixedInput(_Scripted):
     def score(self, prompts):
         bad = self._failure()
         self.seen += prompts
-        return SimpleNamespace(harm=torch.tensor([self.harm if bad is None else bad]), off_label=torch.tensor([self.off_label]))
+        return SimpleNamespace(
+            harm=torch.tensor([self.harm if bad is None else bad]), off_label=torch.tensor([self.off_label])
+        )
 
 
 def lab_script(text: str, note: str = "a note", end: str = END) -> list[int]:
     """The ids that a lab assistant would write for this reply: note, `<|assistant|>`, text, control token."""
     tokenizer = lab_tokenizer()
     assert NOTE != ASSISTANT
-    return [*text_ids(tokenizer, note), chat_id(tokenizer, ASSISTANT), *text_ids(tokenizer, text), chat_id(tokenizer, end)]
+    return [
+        *text_ids(tokenizer, note),
+        chat_id(tokenizer, ASSISTANT),
+        *text_ids(tokenizer, text),
+        chat_id(tokenizer, end),
+    ]
 
 
 @functools.cache
 def foreign_tokenizer(kind: str):
-    """Tokenizers as they are found in the wild, trained on a few lines: what differs is where they cut and what they merge."""
+    """Tokenizers as they are found in the wild, trained on a few lines: what differs is where they cut and what they
+    merge.
+    """
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
     special = ["<unk>", "<s>", "</s>"]
     bpe = functools.partial(trainers.BpeTrainer, special_tokens=special, show_progress=False)
     if kind == "byte_level":  # GPT-2
-        tokenizer, trainer = Tokenizer(models.BPE()), bpe(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+        tokenizer, trainer = (
+            Tokenizer(models.BPE()),
+            bpe(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()),
+        )
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
     elif kind == "llama3":  # line breaks join what stands before them
         pattern = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-        tokenizer, trainer = Tokenizer(models.BPE()), bpe(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+        tokenizer, trainer = (
+            Tokenizer(models.BPE()),
+            bpe(vocab_size=400, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()),
+        )
         split = pre_tokenizers.Split(Regex(pattern), "isolated")
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        )
         tokenizer.decoder = decoders.ByteLevel()
     elif kind in ("metaspace", "metaspace_first"):
         tokenizer, trainer = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True)), bpe(vocab_size=300)
@@ -183,7 +212,9 @@ def foreign_tokenizer(kind: str):
         tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
     elif kind == "unigram":  # T5, with Unicode normalisation: a combining mark changes the letter before it
         tokenizer = Tokenizer(models.Unigram())
-        trainer = trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>", show_progress=False)
+        trainer = trainers.UnigramTrainer(
+            vocab_size=200, special_tokens=special, unk_token="<unk>", show_progress=False
+        )
         tokenizer.normalizer = normalizers.NFKC()
         tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
         tokenizer.decoder = decoders.Metaspace()
@@ -195,7 +226,9 @@ def foreign_tokenizer(kind: str):
     tokenizer.train_from_iterator([PROSE, PROSE + "naïve café 你好世界 🐛 wait!\n\n"] * 20, trainer)
     if kind == "llama2":
         tokenizer.pre_tokenizer = None
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>")
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
 
 
 FOREIGN = ["byte_level", "llama3", "metaspace", "metaspace_first", "llama2", "unigram", "wordpiece"]
