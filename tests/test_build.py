@@ -1,0 +1,120 @@
+"""The build: stages are skipped, forced and named; the manifest notices what is missing or damaged; saves are whole."""
+
+import json
+
+import pytest
+import torch
+
+from constclf_lib import build, manifest, stages
+from constclf_lib.constitution import data_path
+from constclf_lib.synthesis import load_split
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONSTCLF_DATA", str(tmp_path))
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "train.parquet").write_bytes(b"rows")
+    (tmp_path / "models" / "assistant").mkdir(parents=True)
+    (tmp_path / "models" / "assistant" / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "constitution.yaml").write_text("rules")
+    manifest.write_manifest(tmp_path)
+    return tmp_path
+
+
+def test_a_sound_folder_has_no_problems(data, capsys):
+    assert manifest.check(data) == []
+    assert build.main(["--check"]) == 0
+    assert "complete" in capsys.readouterr().out
+
+
+def test_what_is_missing_or_damaged_is_named_with_its_command(data, capsys):
+    (data / "lab" / "train.parquet").unlink()
+    (data / "models" / "assistant" / "model.safetensors").write_bytes(b"weight")
+    (data / "constitution.yaml").write_text("other")
+    (data / "stray.txt").write_text("?")
+    assert build.main(["--check"]) == 1
+    said = capsys.readouterr().out
+    assert "lab/train.parquet is missing: run `python -m constclf_lib.build --only data --force`" in said
+    assert "model.safetensors is damaged" in said and "--only assistant --force" in said
+    assert "git checkout data/constitution.yaml" in said
+    assert "stray.txt is not in the manifest" in said
+
+
+def test_an_unreadable_manifest_is_named(data):
+    (data / "MANIFEST.json").write_text("{")
+    assert "MANIFEST.json is missing or unreadable" in manifest.check(data)[0]
+
+
+def test_stages_are_skipped_forced_and_run_in_order(data, capsys):
+    ran = []
+
+    def stage(name, makes):
+        return build.Stage(name, 1, makes, lambda folder, log: (ran.append(name), log("hello")))
+
+    made, missing, measures = stage("made", ("lab",)), stage("missing", ("models/none",)), stage("measures", ())
+    build.build(data, [made, missing, measures])
+    assert ran == ["missing", "measures"]
+    build.build(data, [made], force=True)
+    assert ran[-1] == "made"
+    out, err = capsys.readouterr()
+    assert "about 2 minutes" in out and "[missing] hello" in err
+
+
+def test_every_file_of_data_is_restored_by_a_known_stage():
+    assert {stage for _, stage in manifest.STAGE_OF} <= set(build.NAMES)
+    for stage in build.STAGES:
+        assert callable(stage.run)
+
+
+def test_the_shipped_data_are_what_the_manifest_says():
+    assert manifest.check(data_path()) == []
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "results.json"
+    manifest.write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        manifest.write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_an_interrupted_save_leaves_the_old_folder(tmp_path):
+    folder = tmp_path / "model"
+    with stages.publish(folder) as staged:
+        staged.mkdir()
+        (staged / "config.json").write_text("old")
+    with pytest.raises(KeyboardInterrupt), stages.publish(folder) as staged:
+        staged.mkdir()
+        (staged / "config.json").write_text("half")
+        raise KeyboardInterrupt
+    assert (folder / "config.json").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_quick_training_learns_and_repeats(tmp_path):
+    """The path that make_output takes, a few steps long: loss falls, and the same seed gives the same weights."""
+    tokenizer = stages.lab_tokenizer(data_path())
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
+    model = stages.new_language_model(tokenizer, shape)
+    folder = tmp_path / "base"
+    stages._save(model, tokenizer, folder)
+    rows = load_split("train").head(400)
+    runs = [stages.train_output_classifier(str(folder), rows, 12, lam=0.1, seed=1, logging_steps=4) for _ in range(2)]
+    (first, history), (second, _) = runs
+    losses = [line["next_token_loss"] for line in history if "next_token_loss" in line]
+    assert losses[-1] < losses[0]
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_the_assistant_learns_only_what_it_writes():
+    from constclf_lib.encoding import ASSISTANT, NOTE, chat_id
+    from constclf_lib.synthesis import assistant_corpus
+
+    tokenizer = stages.lab_tokenizer(data_path())
+    for row in stages.assistant_rows(tokenizer, assistant_corpus(20)):
+        ids, mask = row["input_ids"], row["loss_mask"]
+        start = ids.index(chat_id(tokenizer, NOTE)) + 1
+        assert mask == [0] * start + [1] * (len(ids) - start)
+        assert ids.count(chat_id(tokenizer, ASSISTANT)) == 1 and ids[-1] == tokenizer.eos_token_id
