@@ -67,6 +67,37 @@ def rate(hits, digits: int = 4) -> dict:
     }
 
 
+PAPER = {  # what stands beside our headline; sources and how surely each is known: chapter 09
+    "attack_success_unguarded": ("attacks that succeed, unguarded", "86%"),
+    "attack_success_guarded": ("attacks that succeed, guarded", "4.4%"),
+    "attack_success_guarded_unseen_kinds": ("the same, attack kinds never trained on", "–"),
+    "added_refusals": ("refusals added on ordinary benign requests", "0.38%"),
+    "hard_benign_refusals": ("refusals on hard benign requests", "–"),
+    "streaming_halted": ("harmful replies halted while streaming", "96.70%"),
+    "streaming_leaked": ("harmful replies with half the rubric out", "1.17%"),
+    "compute_overhead": ("compute added (FLOPs of the forward passes)", "23.7%"),
+}
+
+
+def headline_table(measured: dict) -> str:
+    """The headline as a Markdown table, the papers' figures beside ours."""
+    lines = ["| | the papers | this lab | 95% interval | n |", "|---|---|---|---|---|"]
+    for name, (label, theirs) in PAPER.items():
+        low, high = measured[f"{name}_interval"]
+        interval = f"{low:.2%} to {high:.2%}"
+        lines.append(f"| {label} | {theirs} | {measured[name]:.2%} | {interval} | {measured[f'{name}_n']:,} |")
+    return "\n".join(lines)
+
+
+def update_readme(path: Path, measured: dict) -> None:
+    """Puts the table between the two headline marks of the README, so that its numbers are the measured ones."""
+    if not path.exists():
+        return
+    before, mark, rest = path.read_text(encoding="utf-8").partition("`python -m constclf_lib.build --only results` -->\n")
+    after = rest[rest.index("<!-- /headline -->") :]
+    path.write_text(before + mark + headline_table(measured) + "\n" + after, encoding="utf-8")
+
+
 def load_lab(data: Path):
     """(assistant, tokenizer, input classifier, output classifier)."""
     assistant, tokenizer = load_assistant(data)
@@ -167,6 +198,7 @@ def make_results(data: Path, log: Callable[[str], None]) -> None:
     log("classifiers measured")
     measured, by_kind = measure_system(campaign, limits, models)
     merge_results(data, headline=measured, red_team_by_kind=by_kind)
+    update_readme(data.parent / "README.md", measured)
     for name in (key.removesuffix("_n") for key in measured if key.endswith("_n")):
         low, high = measured[f"{name}_interval"]
         log(f"{name}: {measured[name]:.4f} [{low:.4f}, {high:.4f}] n={measured[f'{name}_n']}")
