@@ -40,7 +40,7 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
     """
     if trials <= 0 or not 0 <= successes <= trials:
         raise ValueError(f"{successes} of {trials} is not a proportion")
-    z = _scipy_stats.norm.ppf(0.5 + confidence / 2)
+    z = float(_scipy_stats.norm.ppf(0.5 + confidence / 2))
     rate, shrink = successes / trials, 1 + z * z / trials
     middle = (rate + z * z / (2 * trials)) / shrink
     half = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials)) / shrink
