@@ -25,7 +25,8 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from .encoding import pad_batch
 from .models import ClassifierError
-from .streaming import StreamClosedError, StreamingScorer, probability, within
+from .safe_calls import StreamClosedError, probability, within
+from .streaming import StreamingScorer
 
 
 class _Row:

@@ -25,7 +25,7 @@ from .encoding import (
     is_lab_tokenizer,
     text_ids,
 )
-from .streaming import within
+from .safe_calls import within
 
 _PLACE = (
     "\ue000\ue001user text goes here\ue001\ue000"  # private-use characters: in no chat template and in no vocabulary

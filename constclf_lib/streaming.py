@@ -21,65 +21,14 @@ may share a scorer.
 from __future__ import annotations
 
 import math
-import queue
-import threading
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Iterable
 
 import torch
 
 from .encoding import fingerprint
 from .models import ClassifierError
+from .safe_calls import StreamClosedError, direct, probability, within
 from .stop_rules import RunningMax
-
-T = TypeVar("T")
-
-
-class ClassifierTimeout(ClassifierError):
-    """A call took longer than its time limit."""
-
-
-class StreamClosedError(RuntimeError):
-    """A push on a stream that was closed or has failed. Open a new one."""
-
-
-def within(seconds: float | None, call: Callable[[], T]) -> T:
-    """call(), or ClassifierTimeout after `seconds`; None sets no limit and costs nothing.
-
-    With a limit the call runs in a daemon thread (some 0.1 ms more), since Python cannot cut a computation short: a
-    hung call is abandoned, whatever it may still return is never looked at. Without one a hang releases nothing either,
-    but the caller never hears about it.
-    """
-    if seconds is None:
-        return call()
-    answer: queue.SimpleQueue = queue.SimpleQueue()
-
-    def work() -> None:
-        try:
-            answer.put((call(), None))
-        except BaseException as error:  # handed to the caller, whatever it is
-            answer.put((None, error))
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        result, error = answer.get(timeout=seconds)
-    except queue.Empty:
-        raise ClassifierTimeout(f"no answer within {seconds} s") from None
-    if error is not None:
-        raise error
-    return result
-
-
-def probability(logit: float) -> float:
-    """sigmoid, exact at both ends. Raises ClassifierError for NaN or infinity."""
-    if not math.isfinite(logit):
-        raise ClassifierError(f"the output classifier gave the logit {logit}; nothing may be released on this score")
-    if logit >= 0:
-        return 1.0 / (1.0 + math.exp(-logit))
-    if logit < -700.0:  # exp would overflow; the true value is below 1e-304
-        return 0.0
-    odds = math.exp(logit)
-    return odds / (1.0 + odds)
 
 
 class StreamingScorer:
@@ -93,6 +42,7 @@ class StreamingScorer:
 
     def __init__(self, classifier, rule=None, device=None, step_timeout: float | None = None):
         self.classifier = (classifier if device is None else classifier.to(device)).eval()
+        self.head = direct(classifier.value_head)
         self.rule = RunningMax() if rule is None else rule
         self.step_timeout = step_timeout
         self.prefix_ids = list(classifier.prefix_ids)
@@ -145,7 +95,7 @@ class StreamingScorer:
         if output.past_key_values is None:
             backbone = type(self.classifier.backbone).__name__
             raise ClassifierError(f"{backbone} returned no cache; a stream cannot be scored with it")
-        return output.past_key_values, self.classifier.value_head(output.last_hidden_state)
+        return output.past_key_values, self.head(output.last_hidden_state)
 
     def open(self, fingerprint: str | None = None) -> TokenStream:
         """A new token stream. Pass the fingerprint of the tokenizer that makes the ids and a wrong one is refused with
@@ -232,7 +182,7 @@ class TokenStream:
             feed = part if cache is not None else [*scorer.prefix_ids, *window, *part]
             cache, harm = scorer.read(torch.tensor([feed], device=self._device), cache)
             window = window + part
-            logits += harm[0, -len(part) :].tolist()  # the one wait for the device
+            logits += harm.tolist()[0][-len(part) :]  # the one wait for the device
         if not self.closed:  # else this call outlived its time limit, and nobody waits for it
             self._cache, self._window = cache, window
         return logits

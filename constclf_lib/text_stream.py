@@ -26,7 +26,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from .encoding import text_ids
-from .streaming import StreamClosedError, TokenStream
+from .safe_calls import StreamClosedError
+from .streaming import TokenStream
 
 MAX_PIECE = 64  # characters: the longest text that waits for a space
 CONTEXT = 64  # characters before a piece that are tokenised with it: longer than any token worth the name

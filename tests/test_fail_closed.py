@@ -19,7 +19,8 @@ from tiny_models import (
 from constclf_lib.encoding import text_ids
 from constclf_lib.guard import GuardedModel, Thresholds
 from constclf_lib.models import ClassifierError
-from constclf_lib.streaming import ClassifierTimeout, StreamClosedError, StreamingScorer, within
+from constclf_lib.safe_calls import ClassifierTimeout, StreamClosedError, within
+from constclf_lib.streaming import StreamingScorer
 from constclf_lib.text_guard import guard_text_stream
 
 LAB = lab_tokenizer()

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from tiny_models import PositionCounter, lab_tokenizer, output_classifier
 
 from constclf_lib.encoding import fingerprint, train_tokenizer
-from constclf_lib.models import ClassifierError
+from constclf_lib.models import ClassifierError, ValueHead
+from constclf_lib.safe_calls import StreamClosedError, direct, probability
 from constclf_lib.stop_rules import AnyOf, ExponentialAverage, KInARow, RunningMax, halt_index, risk_curve
-from constclf_lib.streaming import StreamClosedError, StreamingScorer, probability
+from constclf_lib.streaming import StreamingScorer
 
 KINDS = ["llama", "gpt2", "mistral"]
 FAST = settings(max_examples=15, deadline=None)
@@ -241,6 +242,22 @@ def test_probability_is_the_sigmoid(logit):
     assert probability(logit) == pytest.approx(
         torch.sigmoid(torch.tensor(logit, dtype=torch.float64)).item(), abs=1e-15
     )
+
+
+def test_the_head_without_module_calls_is_the_head():
+    head = ValueHead(32)
+    torch.nn.init.normal_(head.out.weight)
+    call, hidden = direct(head), torch.randn(2, 5, 32)
+    for x in (hidden, hidden.bfloat16(), hidden.half()):
+        assert torch.equal(call(x), head(x)) and call(x).dtype == torch.float32
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(call(hidden), head(hidden)) and call(hidden).dtype == torch.float32
+    before = call(hidden)
+    head.load_state_dict(ValueHead(32).state_dict())
+    assert torch.equal(call(hidden), head(hidden)) and not torch.equal(call(hidden), before)
+    head.register_forward_hook(lambda module, args, z: z + 1)
+    assert torch.equal(call(hidden), head(hidden))
+    assert direct(len) is len
 
 
 # ------------------------------------------------------------------------------------------------------- precision

@@ -20,8 +20,9 @@ from tiny_models import (
 )
 
 from constclf_lib.encoding import CHAT_TOKENS, chat_id, text_ids, train_tokenizer
+from constclf_lib.safe_calls import StreamClosedError
 from constclf_lib.stop_rules import KInARow
-from constclf_lib.streaming import StreamClosedError, StreamingScorer
+from constclf_lib.streaming import StreamingScorer
 from constclf_lib.text_guard import guard_text_stream
 from constclf_lib.text_stream import MAX_PIECE, Characters, Pieces
 
