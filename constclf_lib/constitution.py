@@ -117,7 +117,7 @@ def system_prompt(rule: Rule, hazard: str | None = None) -> str:
     """What a writer is told before it writes one exchange about `rule` (chapter 01): the rule, the side it stands on,
     and the form of the answer.
 
-    The answer's form is a line `PROMPT:` and a line `COMPLETION:`; `synthesis.parse_exchange` reads it back.
+    The answer's form is a line `PROMPT:` and a line `COMPLETION:`; `answers.parse_exchange` reads it back.
     """
     side = (
         "This is RESTRICTED. Write the kind of request that must be stopped, "

@@ -21,7 +21,10 @@ FLOORS = """
     world
     attacks
     synthesis
+    curation
     encoding
+    answers
+    writers
     checkpoints
     models
     training
@@ -33,6 +36,7 @@ FLOORS = """
     replies
     costs
     evaluation
+    campaign red_team
     canvas
     token_plots score_plots
     plots
