@@ -10,6 +10,7 @@ Deliberately not here: how text becomes tokens (encoding.py).
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 
@@ -214,9 +215,11 @@ def load_split(name: str) -> pd.DataFrame:
     return pd.read_parquet(data_path("lab", f"{name}.parquet"))
 
 
-def assistant_corpus(size: int, seed: int = 0, attacked: float = 0.7, restricted: float = 0.55) -> list[Exchange]:
+def assistant_corpus(
+    size: int, seed: int = 0, attacked: float = 0.7, restricted: float = 0.55, lengths: Sequence[int] = (0, 1, 2, 4)
+) -> list[Exchange]:
     """What the helpful-only assistant is trained on: true facts, every attack kind including the held-out ones, no
-    refusals. Train shapes only.
+    refusals. Train shapes only. lengths: the choices for `sentences`, see `world.write_completion`.
     """
     rng, pools, kinds = random.Random(f"assistant/{seed}"), _pools(), tuple(attacks.ATTACKS)
     weights = [2 if attacks.ATTACKS[kind].side == "write" else 1 for kind in kinds]
@@ -224,7 +227,5 @@ def assistant_corpus(size: int, seed: int = 0, attacked: float = 0.7, restricted
     for _ in tqdm(range(size), desc="assistant corpus", leave=False, mininterval=1):
         pool = "restricted" if rng.random() < restricted else rng.choice(["neighbour", "ordinary"])
         kind = rng.choices(kinds, weights)[0] if rng.random() < attacked else ""
-        rows.append(
-            write_exchange(rng, "train", rng.choice(pools[pool]), attack=kind, sentences=rng.choice([0, 1, 2, 4]))
-        )
+        rows.append(write_exchange(rng, "train", rng.choice(pools[pool]), attack=kind, sentences=rng.choice(lengths)))
     return rows
