@@ -45,6 +45,10 @@ def runs() -> Iterator[tuple[str, dict]]:
     for seed in SEEDS[:3]:
         for end in (0.5, 1.0):  # 0.75 likewise
             yield f"ramp/{end:g}/seed{seed}", {"loss": "annealed", "lam": 0.1, "seed": seed, "anneal_end": end}
+    for seed in SEEDS[:3]:  # what might help option B; warm_start begins as A and is B after a tenth of the steps
+        yield f"rescue/lr_3e-3/seed{seed}", {"loss": "cumulative_max", "lam": 0.1, "seed": seed, "lr": 3e-3}
+        yield f"rescue/lam_0/seed{seed}", {"loss": "cumulative_max", "lam": 0.0, "seed": seed}
+        yield f"rescue/warm_start/seed{seed}", {"loss": "annealed", "lam": 0.1, "seed": seed, "anneal_end": 0.1}
 
 
 def stored_runs(data: Path) -> dict:
