@@ -93,9 +93,9 @@ class Pieces:
         pieces, start = [], 0
         while True:
             stop = start + self.max_piece
-            # A cut at i needs to see character i + 1; the last place looked at is `stop`.
-            found = _WORD_BEGINS.search(text, start + 1, stop + 2)
-            if not found and len(text) < stop + 2:
+            # A cut at i needs to see character i + 1, so with `stop` in sight every earlier place has been decided.
+            found = _WORD_BEGINS.search(text, start + 1, stop + 1)
+            if not found and len(text) <= stop:
                 self.held = text[start:]
                 return pieces
             cut = found.start() if found else stop

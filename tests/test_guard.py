@@ -334,6 +334,8 @@ def test_an_assistant_with_another_tokenizer_is_guarded_through_its_text(kind):
     model.assistant.restart()
     harmless = model.reply("How?", thresholds=Thresholds(1, 1, 1))
     assert harmless.released_text == words and harmless.finish == "end"
+    model.assistant.restart()
+    assert model.reply("How?", thresholds=Thresholds(1, 1, outside.risk)).status == "released"  # strictly above
 
 
 def test_a_classifier_that_cannot_read_text_is_refused_for_another_tokenizer():

@@ -97,7 +97,7 @@ def test_pieces_depend_on_the_text_alone(text, draw):
 
     whole = cut([text])
     assert cut(split(text, cuts)) == whole == cut(text)
-    assert "".join(whole) == text and all(0 < len(piece) <= 8 for piece in whole[:-1]) and len(whole[-1]) <= 9
+    assert "".join(whole) == text and all(0 < len(piece) <= 8 for piece in whole[:-1]) and len(whole[-1]) <= 8
 
 
 # ------------------------------------------------------------------------------------------- the same for every
@@ -158,11 +158,15 @@ def test_ordinary_prose_costs_one_position_per_token_and_a_seam_only_its_own():
         assert (counter.count > len(ids)) is extra and counter.count <= 2 * len(ids)
 
 
-def test_a_seam_that_reaches_too_far_back_is_read_on_its_own():
-    scorer = scorer_for("lab", 6)  # the cache holds so little that a replaced token may be gone
-    text = "ashbane" * 40
-    whole = read(scorer, [text])
-    assert read(scorer, list(text)) == whole and "".join(piece.text for piece in whole[0]) == text
+def test_a_seam_that_reaches_too_far_back_is_read_on_its_own(monkeypatch):
+    def backwards(tokenizer, text):  # no token ever stays where it was
+        return [5 + ord(character) % 200 for character in reversed(text)]
+
+    monkeypatch.setattr("constclf_lib.text_stream.text_ids", backwards)
+    scorer = scorer_for("lab", 16)
+    whole = read(scorer, [PROSE])
+    assert read(scorer, list(PROSE)) == whole and "".join(piece.text for piece in whole[0]) == PROSE
+    assert whole[3] < math.inf and len(whole[1]) > 100
 
 
 def test_a_rule_with_a_memory_is_not_confused_by_tokens_that_are_read_again():
@@ -200,7 +204,7 @@ def test_text_without_spaces_is_not_held_for_ever():
     with scorer_for("lab").open_text() as stream:
         for character in "ab" * 200:
             stream.push(character)
-            assert len(stream.held) <= MAX_PIECE + 2
+            assert len(stream.held) <= MAX_PIECE
 
 
 def test_pieces_that_were_not_read_stay_held():
