@@ -47,11 +47,11 @@ def next_token_targets(answer):
         raise NotYet("you changed input_ids or mask in place; the caller still needs them: work on a copy.")
     first, second = targets.tolist()
     if first[:3] == [5, 6, 7]:
-        raise NotYet("the target at position 0 is token 0 itself; the logits there have read it. They predict token 1.")
+        raise NotYet("the target at position 0 is token 0, which those logits have read. They predict token 1.")
     if first[1:] == [5, 6, 7]:
-        raise NotYet("your targets move to the right: at position 1 you ask for token 0, which has already been read.")
+        raise NotYet("your targets move to the right: position 1 is asked for token 0, which it has read.")
     if first[3] == 5:
-        raise NotYet("your last position predicts the first token of its row: torch.roll goes round. Nothing follows it.")
+        raise NotYet("your last position predicts the first token of its row: torch.roll goes round.")
     if first[3] != -100:
         raise NotYet(f"nothing follows the last token of row 0, so its target is -100, not {first[3]}.")
     if second[:2] == [5, -100]:
