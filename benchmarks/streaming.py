@@ -64,34 +64,53 @@ def megabytes(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if platform.system() == "Darwin" else 2**10)
 
 
+class Behind:
+    """Everything that waits behind `length` tokens for one more, and how long it took so far."""
+
+    def __init__(self, classifier, at_end, length: int, samples: int):
+        self.length, self.classifier, self.at_end = length, classifier, at_end
+        self.clock, self.scorer = Clock(classifier.device), StreamingScorer(classifier)
+        self.ids = torch.randint(0, classifier.config.vocab_size, (length + samples,)).tolist()
+        self.before = torch.tensor([self.ids[:length]], device=classifier.device)
+        self.cache = classifier.backbone(input_ids=self.before, use_cache=True).past_key_values
+        self.stream = self.scorer.open()
+        self.stream.push(self.ids[:length])
+        self.times: dict[str, list[float]] = {
+            name: [] for name in ("backbone", "head", "scorer", "rescoring", "at_end")
+        }
+
+    def one_more(self, k: int, whole: bool) -> None:
+        token, clock, times = self.ids[self.length + k], self.clock, self.times
+        step = torch.tensor([[token]], device=self.classifier.device)
+        took, output = clock(
+            lambda: self.classifier.backbone(input_ids=step, past_key_values=self.cache, use_cache=True)
+        )
+        times["backbone"].append(took)
+        times["head"].append(clock(lambda: self.scorer.head(output.last_hidden_state))[0])
+        times["scorer"].append(clock(lambda: self.stream.push([token]))[0])
+        if whole:
+            rescored = clock(lambda: self.classifier(self.before, with_lm_logits=False).harm_logits.tolist())
+            times["rescoring"].append(rescored[0])
+            times["at_end"].append(clock(lambda: self.at_end(input_ids=self.before).logits.tolist())[0] / self.length)
+
+    def row(self) -> dict[str, float]:
+        kilobytes = sum(layer.keys.nbytes + layer.values.nbytes for layer in self.cache.layers) / 2**10
+        medians = {name: statistics.median(values) for name, values in self.times.items()}
+        share = statistics.median(h / b for h, b in zip(self.times["head"], self.times["backbone"], strict=True))
+        return {"tokens": self.length, **medians, "head_share": share, "cache_kilobytes": kilobytes}
+
+
 @torch.inference_mode()
-def per_token(classifier, length: int, samples: int) -> dict[str, float]:
-    """Median cost in microseconds of one more token behind `length` tokens, for every method."""
-    device, backbone = classifier.device, classifier.backbone
-    clock, scorer = Clock(device), StreamingScorer(classifier)
-    ids = torch.randint(0, classifier.config.vocab_size, (length + samples,)).tolist()
+def per_token(classifier, samples: int) -> list[dict[str, float]]:
+    """Median cost in microseconds of one more token, for every method behind every length; the lengths take turns."""
     config = copy.deepcopy(classifier.config)
     config.num_labels = 1
-    at_end = AutoModelForTokenClassification.from_config(config).to(device).eval()
-    before = torch.tensor([ids[:length]], device=device)
-    cache = backbone(input_ids=before, use_cache=True).past_key_values
-    times: dict[str, list[float]] = {name: [] for name in ("backbone", "head", "scorer", "rescoring", "at_end")}
-    with scorer.open() as stream:
-        stream.push(ids[:length])
-        for token in ids[length:]:
-            step = torch.tensor([[token]], device=device)
-            took, output = clock(lambda: backbone(input_ids=step, past_key_values=cache, use_cache=True))  # noqa: B023
-            times["backbone"].append(took)
-            times["head"].append(clock(lambda: scorer.head(output.last_hidden_state))[0])  # noqa: B023
-            times["scorer"].append(clock(lambda: stream.push([token]))[0])  # noqa: B023
-            if len(times["rescoring"]) < max(3, samples // 8):
-                times["rescoring"].append(
-                    clock(lambda: classifier(before, with_lm_logits=False).harm_logits.tolist())[0]
-                )
-                times["at_end"].append(clock(lambda: at_end(input_ids=before).logits.tolist())[0] / length)
-    row = {name: statistics.median(values) for name, values in times.items()}
-    sizes = [layer.keys.nbytes + layer.values.nbytes for layer in cache.layers]
-    return {"tokens": length, **row, "cache_kilobytes": sum(sizes) / 2**10}
+    at_end = AutoModelForTokenClassification.from_config(config).to(classifier.device).eval()
+    places = [Behind(classifier, at_end, length, samples) for length in LENGTHS]
+    for k in range(samples):
+        for place in places:
+            place.one_more(k, whole=k % 8 == 0)
+    return [place.row() for place in places]
 
 
 @torch.inference_mode()
@@ -121,12 +140,9 @@ def measure(classifier, samples: int, repeats: int) -> dict:
     device = classifier.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    per_token(classifier, LENGTHS[0], 8)  # warm up
-    by_length = {n: [] for n in LENGTHS}
-    for _ in range(repeats):  # repeats outside, lengths inside: a slow minute hits every length
-        for n in LENGTHS:
-            by_length[n].append(per_token(classifier, n, samples))
-    lengths = [median_rows(rows) for rows in by_length.values()]
+    per_token(classifier, 4)  # warm up
+    repeated = [per_token(classifier, samples) for _ in range(repeats)]
+    lengths = [median_rows(list(rows)) for rows in zip(*repeated, strict=True)]
     counts = [median_rows([together(classifier, n, max(4, samples // 4)) for _ in range(repeats)]) for n in STREAMS]
     first, last = lengths[0], lengths[-1]
     return {
@@ -137,7 +153,7 @@ def measure(classifier, samples: int, repeats: int) -> dict:
             "scorer_1024_over_64": last["scorer"] / first["scorer"],
             "scorer_over_backbone": {row["tokens"]: row["scorer"] / row["backbone"] for row in lengths},
             "rescoring_over_scorer": {row["tokens"]: row["rescoring"] / row["scorer"] for row in lengths},
-            "value_head_over_backbone": statistics.median(row["head"] / row["backbone"] for row in lengths),
+            "value_head_over_backbone": statistics.median(row["head_share"] for row in lengths),
             "one_by_one_over_batched": {row["streams"]: row["one_by_one"] / row["batched"] for row in counts},
         },
         "peak_megabytes": megabytes(device),
