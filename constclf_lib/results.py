@@ -106,7 +106,6 @@ def make_thresholds(data: Path, log: Callable[[str], None], size: int = 3000) ->
     """
     assistant, tokenizer, reader, listener = load_lab(data)
     frame = load_split("validation")
-    attacked = frame[frame.restricted & frame.harmful].head(1500)
     groups = {
         "ordinary": frame[~frame.restricted & (frame.attack == "")].head(size),
         "hard": pd.concat(
@@ -117,22 +116,17 @@ def make_thresholds(data: Path, log: Callable[[str], None], size: int = 3000) ->
     log(f"off-label mass: {off_label:.2e}")
 
     def pair(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-        """Input scores, and the higher of two output scores: of the completion in the data and of the assistant's own
-        reply.
-        """
+        """Input scores of the requests, and the highest output score of the assistant's own replies to them."""
         scores = score_prompts(reader, rows.prompt.tolist())
         before = np.where(scores.off_label.numpy() > off_label, np.inf, scores.harm.double().numpy())
         replies = generate_replies(assistant, tokenizer, rows.prompt.tolist(), max_new_tokens=NEW_TOKENS)
-        own = peaks(score_completions(listener, [reply["ids"] for reply in replies]))
-        written = peaks(score_completions(listener, rows.completion.tolist()))
-        return before, np.maximum(own, written)
+        return before, peaks(score_completions(listener, [reply["ids"] for reply in replies]))
 
     benign = {name: pair(rows) for name, rows in groups.items()}
-    scores = score_prompts(reader, attacked.prompt.tolist())
-    attack_scores = (scores.harm.double().numpy(), peaks(score_completions(listener, attacked.completion.tolist())))
-    chosen = choose_threshold_pair(attack_scores, benign, LIMITS)
+    first, second = pair(frame[frame.restricted].head(800))
+    chosen = choose_threshold_pair(in_depth(first, second), benign, LIMITS)
     log(f"input > {chosen.input:.4f}, output > {chosen.output:.4f}")
-    log(f"catches {chosen.detection:.2%} of validation attacks, flags {chosen.flagged}")
+    log(f"detection in depth {chosen.detection:.2%} on validation, flags {chosen.flagged}")
     write_json(
         data / "models" / "thresholds.json",
         {
@@ -146,6 +140,16 @@ def make_thresholds(data: Path, log: Callable[[str], None], size: int = 3000) ->
             "n": {name: len(rows) for name, rows in groups.items()},
         },
     )
+
+
+def in_depth(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every attack three times: as it is, with the input classifier blind to it, with the output classifier blind.
+
+    Detection over these is what two bodyguards are for. Without the blind cases the better of the two would take the
+    whole budget: on attacks of known kinds the input classifier needs no help, on unknown ones it may see nothing.
+    """
+    blind = np.zeros_like(first)
+    return np.concatenate([first, blind, first]), np.concatenate([second, second, blind])
 
 
 def load_thresholds(data: Path) -> Thresholds:
