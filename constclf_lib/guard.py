@@ -22,6 +22,7 @@ from contextlib import ExitStack, closing
 
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from .checkpoints import quiet
 from .constitution import data_path
 from .encoding import decode_text, fingerprint
 from .generation import Detokenizer, StopSequences, Turn
@@ -79,11 +80,12 @@ class GuardedModel:
         """
         values = json.loads(data_path("models", "thresholds.json").read_text())
         folder = data_path("models", "assistant")
-        models = (
-            AutoModelForCausalLM.from_pretrained(folder),
-            InputClassifier.from_pretrained(data_path("models", "input_classifier")),
-            OutputClassifier.from_pretrained(data_path("models", "output_classifier")),
-        )
+        with quiet():
+            models = (
+                AutoModelForCausalLM.from_pretrained(folder),
+                InputClassifier.from_pretrained(data_path("models", "input_classifier")),
+                OutputClassifier.from_pretrained(data_path("models", "output_classifier")),
+            )
         assistant, reader, listener = (model if device is None else model.to(device) for model in models)
         options.setdefault("thresholds", Thresholds(values["input"], values["off_label"], values["output"]))
         return cls(assistant, AutoTokenizer.from_pretrained(folder), reader, listener, **options)
