@@ -1,0 +1,50 @@
+"""The data card (data/README.md) says what is in the files, and nothing that is not."""
+
+import re
+from pathlib import Path
+
+from constclf_lib.attacks import ATTACKS, SEEN, UNSEEN
+from constclf_lib.constitution import data_path, load_constitution
+from constclf_lib.manifest import STAGE_OF
+from constclf_lib.synthesis import COLUMNS, SIZES
+from constclf_lib.world import grammar
+
+CARD = (Path(__file__).resolve().parent.parent / "data" / "README.md").read_text(encoding="utf-8")
+
+
+def section(name):
+    return re.search(rf"^## {name}\n(.*?)(?=^## |\Z)", CARD, re.M | re.S).group(1)
+
+
+def first_cells(table):
+    return [name for row in re.findall(r"^\| (`.+?) \|", table, re.M) for name in re.findall(r"`([^`]+)`", row)]
+
+
+def test_columns_in_their_order():
+    described = first_cells(section("Columns"))
+    assert sorted(described) == sorted(COLUMNS)
+
+
+def test_files_and_sizes():
+    files = section("Files")
+    for name, size in SIZES.items():
+        assert re.search(rf"`lab/{name}.parquet` \| {size:,} ", files), name
+    for name in first_cells(files):
+        if name != "reference_results.json":  # made after everything else
+            assert data_path(name).exists(), name
+    laws = load_constitution()
+    assert f"{len(laws.restricted)} restricted and {len(laws.permitted)} permitted rules" in files
+
+
+def test_kinds_of_attack():
+    made = section("How it was made")
+    assert f"one of {len(SEEN)} attack kinds" in made
+    assert f"200 for each of {len(ATTACKS)} attack kinds" in CARD and SIZES["red_team"] == 200 * len(ATTACKS)
+    assert re.search(r"(\w+) more kinds", made).group(1) == ["Zero", "One", "Two", "Three", "Four", "Five"][len(UNSEEN)]
+    assert all(f"`{name}`" in made for name in UNSEEN)
+
+
+def test_registers_and_commands():
+    assert set(re.search(r"who speaks: (.*?) \|", CARD).group(1).split(", ")) == set(grammar()["frames"])
+    for stage in re.findall(r"--only (\w+)", CARD):
+        assert stage in {stage for _, stage in STAGE_OF}
