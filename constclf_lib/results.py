@@ -71,14 +71,30 @@ def headline_table(measured: dict) -> str:
     return "\n".join(lines)
 
 
-def update_readme(path: Path, measured: dict) -> None:
-    """Puts the table between the two headline marks of the README, so that its numbers are the measured ones."""
+def footnotes(campaign: dict) -> str:
+    """Two figures of the headline hide two causes each; these sentences take them apart."""
+    seen, hard = campaign["streaming"]["seen_codes"], campaign["hard_refused_wrongly"]
+    return (
+        f"Streaming counts a reply code that no classifier was trained on, and which the output classifier cannot read; "
+        f"without it, {seen['halted']['value']:.2%} are halted and {seen['leaked']['value']:.2%} leak half the rubric. "
+        f"Of the hard benign refusals, {campaign['hard_halted_rightly']} stopped a reply in which the assistant had "
+        f"misread the question and did give restricted know-how; the guard's own mistakes are {hard['value']:.2%}. "
+        f"On ordinary requests it is {campaign['ordinary_halted_rightly']} such replies, and "
+        f"{campaign['ordinary_refused_wrongly']['value']:.2%} mistakes."
+    )
+
+
+def update_readme(path: Path, results: dict) -> None:
+    """Puts table and footnotes between the two headline marks of the README, so that its numbers are the measured
+    ones.
+    """
     if not path.exists():
         return
     mark = "`python -m constclf_lib.build --only results` -->\n"
     before, mark, rest = path.read_text(encoding="utf-8").partition(mark)
     after = rest[rest.index("<!-- /headline -->") :]
-    path.write_text(before + mark + headline_table(measured) + "\n" + after, encoding="utf-8")
+    content = f"{headline_table(results['headline'])}\n\n{footnotes(results['campaign'])}\n"
+    path.write_text(before + mark + content + after, encoding="utf-8")
 
 
 def load_lab(data: Path):
@@ -185,8 +201,9 @@ def make_results(data: Path, log: Callable[[str], None]) -> None:
     log("classifiers measured")
     measured, by_kind = measure_system(campaign, limits, models)
     merge_results(data, headline=measured, red_team_by_kind=by_kind)
-    merge_results(data, campaign=count_campaign(campaign, limits))
-    update_readme(data.parent / "README.md", measured)
+    counts = count_campaign(campaign, limits)
+    merge_results(data, campaign=counts)
+    update_readme(data.parent / "README.md", {"headline": measured, "campaign": counts})
     for name in (key.removesuffix("_n") for key in measured if key.endswith("_n")):
         low, high = measured[f"{name}_interval"]
         log(f"{name}: {measured[name]:.4f} [{low:.4f}, {high:.4f}] n={measured[f'{name}_n']}")
@@ -268,4 +285,3 @@ def baselines(train_texts, train_labels, test_texts, test_labels, seed: int = 0)
             "tpr_at_1pct_fpr": round(tpr_at_fpr(np.asarray(test_labels, bool), scores, 0.01), 4),
         }
     return result
-
