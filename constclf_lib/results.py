@@ -75,7 +75,7 @@ def footnotes(campaign: dict) -> str:
     """Two figures of the headline hide two causes each; these sentences take them apart."""
     seen, hard = campaign["streaming"]["seen_codes"], campaign["hard_refused_wrongly"]
     return (
-        f"Streaming counts a reply code that no classifier was trained on, and which the output classifier cannot read; "
+        "Streaming counts a reply code that no classifier was trained on and the output classifier cannot read; "
         f"without it, {seen['halted']['value']:.2%} are halted and {seen['leaked']['value']:.2%} leak half the rubric. "
         f"Of the hard benign refusals, {campaign['hard_halted_rightly']} stopped a reply in which the assistant had "
         f"misread the question and did give restricted know-how; the guard's own mistakes are {hard['value']:.2%}. "
