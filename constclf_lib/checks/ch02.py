@@ -45,7 +45,7 @@ def _exact(logits, verdict_ids):
     return p.index_fill(1, torch.tensor(verdict_ids), 0.0).sum(dim=1)
 
 
-@exercise("2.2")
+@exercise("2.4")
 def verdict_logits(answer):
     logits = torch.arange(2 * 4 * 3, dtype=torch.float32).reshape(2, 4, 3)
     right = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]])
@@ -67,7 +67,7 @@ def verdict_logits(answer):
         raise NotYet("right padding works; with padding on the left, [0, 0, 1, 1], the last real token is position 3.")
 
 
-@exercise("2.3")
+@exercise("2.2")
 def threshold_within_budget(answer):
     scores = np.arange(1, 11) / 10
     threshold = float(answer(scores.copy(), 0.2))
@@ -98,7 +98,7 @@ def threshold_within_budget(answer):
             )
 
 
-@exercise("2.4")
+@exercise("2.3")
 def worst_group(answer):
     # group a: 1 of 10 benign flagged; b: 2 of 4 benign flagged, and 6 attacks, all caught; c: attacks only
     groups = np.array(["a"] * 10 + ["b"] * 10 + ["c"] * 5)
