@@ -49,7 +49,7 @@ def _slope(value, labels, lengths):
     return float(logit.grad)
 
 
-@exercise("4.2")
+@exercise("4.3")
 def flagged_within(answer):
     rows = [
         [0.1, 0.9, 0.2], [0.1, 0.2, 0.9], [0.6, 0.1],  # cross 0.5 within three tokens
@@ -82,7 +82,7 @@ def flagged_within(answer):
         raise NotYet("an empty completion is never flagged, and it counts: with one that crosses, 0.5.")
 
 
-@exercise("4.3")
+@exercise("4.2")
 def for_another_mix(answer):
     same = torch.tensor([0.1, 0.5, 0.9])
     got = answer(same.clone(), 0.4, 0.4)
