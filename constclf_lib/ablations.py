@@ -28,7 +28,7 @@ ROWS = 8000
 
 
 def long_completions(size: int, seed: int = 0, split: str = "test") -> pd.DataFrame:
-    """Completions in a split's shapes, up to 24 sentences before the matter: three to four times the usual length."""
+    """Completions in a split's shapes, up to 24 sentences before the matter: two to three times the usual length."""
     rng = random.Random(f"long/{seed}")
     rows = [write_exchange(rng, split, rng.choice(topics()), varied=True, sentences=24) for _ in range(size)]
     return pd.DataFrame([{"completion": row.completion, "harmful": row.harmful} for row in rows])
