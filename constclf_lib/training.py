@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import has_length
 
@@ -28,6 +27,7 @@ from . import losses
 from .checkpoints import quiet
 from .encoding import pad_batch
 from .models import InputClassifier, OutputClassifier
+from .sampling import LengthGroupedOrder
 
 HARM_LOSSES = ("annealed", "per_token", "cumulative_max")
 
@@ -44,37 +44,6 @@ def linear_anneal(step: int, total_steps: int, end: float = 0.75) -> float:
             f"need step >= 0, total_steps >= 1 and 0 < end <= 1, not step={step}, total_steps={total_steps}, end={end}"
         )
     return min(1.0, step / (end * total_steps))
-
-
-class LengthGroupedOrder(Sampler):
-    """Row numbers in random order, such that rows that share a batch have similar lengths and the batches themselves
-    come in random order.
-
-    Rows are sorted within pools of 16 batches: most of the padding goes, and a batch still mixes lengths, hence labels.
-    The order depends on seed and epoch alone, so an interrupted run goes on with exactly the rows it has not seen.
-    transformers' own sampler draws from the global generator, and reads each pool of batches from long to short.
-    """
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int, pool: int = 16):
-        self.lengths, self.batch_size, self.seed, self.pool, self.epoch = lengths, batch_size, seed, pool, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self):
-        shuffle = random.Random(f"{self.seed}/{self.epoch}").shuffle
-        order = list(range(len(self)))
-        shuffle(order)
-        batches, size = [], self.batch_size
-        for start in range(0, len(order), size * self.pool):
-            pool = sorted(order[start : start + size * self.pool], key=lambda row: self.lengths[row])
-            batches += [pool[i : i + size] for i in range(0, len(pool), size)]
-        ragged = [batches.pop()] if len(order) % size else []  # stays last, or it would shift all batches behind it
-        shuffle(batches)
-        return iter([row for batch in batches + ragged for row in batch])
 
 
 class _QuietTrainer(Trainer):

@@ -26,9 +26,12 @@ FLOORS = """
     answers
     writers
     checkpoints
+    backbones
     models
+    sampling
     training
     stop_rules
+    safe_calls outcome
     streaming text_stream batch_stream
     generation
     text_guard
