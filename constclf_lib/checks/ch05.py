@@ -38,12 +38,12 @@ def records(answer):
     if found[~mask].any():
         raise NotYet("you mark a position outside the mask; prompt and padding set no records.")
     if not found.any():
-        raise NotYet("a prompt that scores 9 hides every record of the completion: the maximum runs over the prompt too.")
+        raise NotYet("a prompt that scores 9 hides every record of the completion: the maximum runs over it too.")
     for seed in range(20):
         z, mask = draw(seed, 12), torch.arange(12) >= seed % 5
         hidden = z.masked_fill(~mask, -1e30)
         if not torch.equal(answer(z.clone(), mask.clone()), mask & (hidden == hidden.cummax(0).values)):
-            raise NotYet(f"for logits {shown(z)}, scored from position {seed % 5} on, the records differ from cummax's.")
+            raise NotYet(f"for logits {shown(z)}, scored from position {seed % 5} on, cummax has other records.")
 
 
 @exercise("5.2")
@@ -61,14 +61,13 @@ def tie_share(answer):
     if torch.allclose(share, torch.tensor([1.0, 0.0, 0.0])):
         raise NotYet("for scores [1, 1, 0] you credit the first of the tied tokens; cummax credits the latest.")
     if torch.allclose(share, torch.tensor([0.5, 0.5, 0.0])):
-        raise NotYet("for scores [1, 1, 0] you split evenly; cummax credits one token at each position, the latest tie.")
+        raise NotYet("for scores [1, 1, 0] you split evenly; at each position cummax credits one token, the latest tie.")
     if torch.allclose(share, torch.tensor([0.0, 1.0, 0.0])):
         raise NotYet("for scores [1, 1, 0] you leave the first token out; at position 0 it is the maximum all alone.")
-    for z in (z, torch.zeros(5), torch.tensor([0.0, 2.0, 2.0, 1.0, 2.0]), draw(1, 9)):
-        owner = z.cummax(0).indices
-        want = torch.bincount(owner, minlength=len(z)) / len(z)
-        if not torch.allclose(answer(z.clone()).detach().float(), want, atol=1e-5):
-            raise NotYet(f"for scores {shown(z)} the shares should be {shown(want)}.")
+    for scores in (z, torch.zeros(5), torch.tensor([0.0, 2.0, 2.0, 1.0, 2.0]), draw(1, 9)):
+        want = torch.bincount(scores.cummax(0).indices, minlength=len(scores)) / len(scores)
+        if not torch.allclose(answer(scores.clone()).detach().float(), want, atol=1e-5):
+            raise NotYet(f"for scores {shown(scores)} the shares should be {shown(want)}.")
 
 
 @exercise("5.3")
@@ -80,7 +79,7 @@ def record_gradient(answer):
     p, found = z.sigmoid(), found.detach().float()
     want = torch.tensor([3.0, 0.0, 0.0, 1.0]) * p / 4
     if torch.allclose(found, -want, atol=1e-5):
-        raise NotYet("your signs are the wrong way round: for label 0 the gradient of a logit is positive (the step lowers it).")
+        raise NotYet("your signs are the wrong way round: for label 0 the gradient is positive (the step lowers).")
     if torch.allclose(found, p / 4, atol=1e-5):
         raise NotYet("every token gets its own gradient: that is option A. Here only the owner of a maximum gets any.")
     if torch.allclose(found, 4 * want, atol=1e-5):
@@ -88,8 +87,9 @@ def record_gradient(answer):
     if torch.allclose(found, torch.tensor([1.0, 0.0, 0.0, 1.0]) * p / 4, atol=1e-5):
         raise NotYet("for logits [1, 0, -1, 2] token 0 is the maximum at three positions; you count it once.")
     for seed, label in ((0, 0.0), (1, 1.0), (2, 1.0)):
-        z = draw(seed, 10).requires_grad_()
-        cumulative_max_bce(z[None], torch.tensor([label]), torch.ones(1, 10, dtype=torch.bool)).backward()
-        found = answer(z.detach().clone(), label).detach().float()
-        if not torch.allclose(found, z.grad, atol=1e-5):
-            raise NotYet(f"for label {label:.0f} and logits {shown(z.detach())} autograd gives {shown(z.grad)}, you give {shown(found)}.")
+        logits = draw(seed, 10).requires_grad_()
+        cumulative_max_bce(logits[None], torch.tensor([label]), torch.ones(1, 10, dtype=torch.bool)).backward()
+        z, want = logits.detach(), logits.grad
+        found = answer(z.clone(), label).detach().float()
+        if not torch.allclose(found, want, atol=1e-5):
+            raise NotYet(f"label {label:.0f}, logits {shown(z)}: autograd gives {shown(want)}, you give {shown(found)}.")
