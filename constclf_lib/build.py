@@ -2,7 +2,7 @@
 
 Runs the stages in order, skips what is already there, resumes a training that was interrupted, and writes the manifest.
 `--check` verifies data/ instead.
-How a part is made stands in stages.py, how it is measured in results.py and ablations.py.
+How a part is made stands in stages.py, how it is measured in results.py, ablations.py and augmentation.py.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ STAGES = (
     Stage("thresholds", 3, ("models/thresholds.json",), _from("results", "make_thresholds")),
     Stage("results", 5, (), _from("results", "make_results")),
     Stage("ablations", 25, (), _from("ablations", "make_ablations")),
+    Stage("augmentation", 10, (), _from("augmentation", "make_augmentation")),
 )
 NAMES = tuple(stage.name for stage in STAGES)
 

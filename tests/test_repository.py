@@ -50,7 +50,7 @@ FLOORS = """
     manifest
     stages
     results
-    ablations
+    ablations augmentation
     build
 """.strip().splitlines()
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names.split()}
