@@ -49,7 +49,7 @@ STAGES = (
     Stage("thresholds", 3, ("models/thresholds.json",), _from("results", "make_thresholds")),
     Stage("results", 5, (), _from("results", "make_results")),
     Stage("ablations", 25, (), _from("ablations", "make_ablations")),
-    Stage("augmentation", 10, (), _from("augmentation", "make_augmentation")),
+    Stage("augmentation", 4, (), _from("augmentation", "make_augmentation")),
 )
 NAMES = tuple(stage.name for stage in STAGES)
 

@@ -61,7 +61,7 @@ def tie_share(answer):
     if torch.allclose(share, torch.tensor([1.0, 0.0, 0.0])):
         raise NotYet("for scores [1, 1, 0] you credit the first of the tied tokens; cummax credits the latest.")
     if torch.allclose(share, torch.tensor([0.5, 0.5, 0.0])):
-        raise NotYet("for scores [1, 1, 0] you split evenly; at each position cummax credits one token, the latest tie.")
+        raise NotYet("for scores [1, 1, 0] you split evenly; cummax credits one token a position, the latest tie.")
     if torch.allclose(share, torch.tensor([0.0, 1.0, 0.0])):
         raise NotYet("for scores [1, 1, 0] you leave the first token out; at position 0 it is the maximum all alone.")
     for scores in (z, torch.zeros(5), torch.tensor([0.0, 2.0, 2.0, 1.0, 2.0]), draw(1, 9)):
@@ -92,4 +92,4 @@ def record_gradient(answer):
         z, want = logits.detach(), logits.grad
         found = answer(z.clone(), label).detach().float()
         if not torch.allclose(found, want, atol=1e-5):
-            raise NotYet(f"label {label:.0f}, logits {shown(z)}: autograd gives {shown(want)}, you give {shown(found)}.")
+            raise NotYet(f"label {label:.0f}, logits {shown(z)}: autograd gives {shown(want)}, you {shown(found)}.")

@@ -89,7 +89,7 @@ def paired_interval(answer):
     if abs(half - right * (4 / 5) ** 0.5) < 1e-6:
         raise NotYet("your standard deviation divides by n; the mean comes from the same data, so divide by n - 1.")
     if abs(half - right) > 1e-6:
-        raise NotYet(f"half the interval should be {right:.4f}, not {half:.4f}: the spread is that of the *differences*.")
+        raise NotYet(f"half the interval should be {right:.4f}, not {half:.4f}: take the spread of the *differences*.")
     three = [1.0, 2.0, 4.0], [0.0, 0.5, 1.0]
     if not np.allclose(answer(*three), paired_difference(*three)[:3]):
         raise NotYet("five seeds are right, three are not: n and the degrees of freedom come from the data.")
