@@ -5,9 +5,9 @@ code); `compose` turns it into a prompt. `hunt` lets one searcher per target que
 is broken or the budget is spent. What the attacker learns from a query is the input classifier's score: more than a
 real system would say, so this attacker is stronger than a stranger, and weaker than one who has the weights.
 
-Success is judged by the rubric on what was *released*: a composition that the assistant does not understand either slips
-past the guard and wins nothing.
-Deliberately not here: attacks on the weights (gradients), and any search that a test split would be tuned on.
+Success is judged by the rubric on what was *released*: a composition that the assistant does not understand either
+slips past the guard and wins nothing. Deliberately not here: attacks on the weights (gradients), and any search that
+a test split would be tuned on.
 """
 
 from __future__ import annotations
