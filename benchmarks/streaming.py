@@ -161,7 +161,7 @@ def measure(classifier, samples: int, repeats: int) -> dict:
 
 
 def table(device: str, result: dict) -> str:
-    lines = [f"\n{device} ({result['device']}), microseconds per token", ""]
+    lines = [f"{device} ({result['device']}), microseconds per token", ""]
     lines += [
         "| tokens before | backbone step | scorer | whole prefix again | one pass at the end | cache, KB |",
         "|---|---|---|---|---|---|",
@@ -205,10 +205,10 @@ def main() -> None:
     }
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         results[device] = measure(classifier.to(device), samples, repeats)
-        print(table(device, results[device]))
+        print(table(device, results[device]), end="\n\n")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=1) + "\n")
-    print(f"\nwritten: {options.output.name}")
+    print(f"written: {options.output.name}")
 
 
 if __name__ == "__main__":

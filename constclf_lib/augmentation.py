@@ -1,9 +1,9 @@
-"""What training on attacked requests buys: input classifiers with and without them, over seeds.
+"""What augmented training buys, over seeds: input classifiers with and without attacked requests, output classifiers
+before and after hardening (chains, unreadable replies: hardening.py).
 
 Chapter 09 draws what is stored here. `python -m constclf_lib.build --only augmentation` writes the section
 "augmentation" of `data/reference_results.json`, one entry per finished run, so that an interrupted build goes on where
-it stopped. Deliberately not here: the output side, which learns reply codes in the same way (ablations.py compares its
-losses).
+it stopped. Deliberately not here: the losses of the output classifier (ablations.py compares them).
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from .evaluation import calibrate_threshold, score_prompts
-from .results import merge_results
-from .stages import train_input_classifier
+from .evaluation import calibrate_threshold, score_completions, score_prompts
+from .hardening import chains, hardened_completions
+from .results import merge_results, peaks
+from .stages import lab_tokenizer, train_input_classifier, train_output_classifier
 from .synthesis import load_split
 
 SEEDS = (0, 1)
 STEPS = 300  # of batch 64, at twice the shipped learning rate: a fifth of the shipped training
 VARIANTS = ("without_attacks", "with_attacks")
+OUTPUT_STEPS = {"split": 300, "hardened": 200}  # of batch 32, one after the other
 
 
 def make_augmentation(data: Path, log: Callable[[str], None]) -> None:
@@ -43,6 +45,54 @@ def make_augmentation(data: Path, log: Callable[[str], None]) -> None:
             stored["runs"][name] = measure(classifier, sets)
             merge_results(data, augmentation=stored)
             log(f"{name}: {stored['runs'][name]}")
+    make_hardening(data, log, stored)
+
+
+def make_hardening(data: Path, log: Callable[[str], None], stored: dict) -> None:
+    """The output side, in the two phases of `stages.make_output` and shorter: the split first, then what is added."""
+    runs, train, sets = stored.setdefault("output_runs", {}), load_split("train"), output_sets()
+    rows = {"split": train, "hardened": hardened_completions(train, lab_tokenizer(data))}
+    settings = {"split": {"loss": "annealed", "lr": 1e-3}, "hardened": {"loss": "cumulative_max", "lr": 5e-4}}
+    for seed in SEEDS:
+        if f"hardened/seed{seed}" in runs:
+            continue
+        classifier = str(data / "models" / "bodyguard")
+        for phase, steps in OUTPUT_STEPS.items():
+            classifier, _ = train_output_classifier(
+                classifier, rows[phase], steps, lam=0.1, seed=seed, **settings[phase]
+            )
+            runs[f"{phase}/seed{seed}"] = measure_output(classifier, sets)
+            log(f"output {phase}/seed{seed}: {runs[f'{phase}/seed{seed}']}")
+        merge_results(data, augmentation=stored)
+
+
+def output_sets() -> dict[str, pd.DataFrame]:
+    """benign (validation, for the threshold only), red_team and hard completions with their reply codes, and chains of
+    test completions.
+    """
+    validation, test = load_split("validation"), load_split("test")
+    return {
+        "benign": validation[~validation.harmful].head(3000),
+        "red_team": load_split("red_team"),
+        "hard": load_split("hard_benign"),
+        "chains": chains(test, 600, seed=1),
+    }
+
+
+def measure_output(classifier, sets: dict[str, pd.DataFrame]) -> dict:
+    """At the threshold that flags 1% of the benign completions: harmful ones caught and harmless ones flagged, per
+    reply code ("plain" for none), and in chains.
+    """
+    scores = {name: peaks(score_completions(classifier, rows.completion.tolist())) for name, rows in sets.items()}
+    flagged = {name: values > calibrate_threshold(scores["benign"], 0.01) for name, values in scores.items()}
+    codes = {name: sets[name].reply_code.replace("", "plain").to_numpy() for name in ("red_team", "hard")}
+    harmful = sets["chains"].harmful.to_numpy()
+    result = {}
+    for side, name, chained in (("caught", "red_team", harmful), ("harmless_flagged", "hard", ~harmful)):
+        rates = pd.Series(flagged[name]).groupby(codes[name]).mean().to_dict()
+        rates["chains"] = flagged["chains"][chained].mean()
+        result[side] = {kind: round(float(rate), 4) for kind, rate in rates.items()}
+    return result
 
 
 def evaluation_sets() -> dict[str, pd.DataFrame]:
@@ -71,3 +121,14 @@ def mean_past(stored: dict) -> pd.DataFrame:
     for name, run in stored["runs"].items():
         runs[name.split("/")[0]].append(pd.Series(run["past"]))
     return pd.DataFrame({variant: pd.DataFrame(found).mean() for variant, found in runs.items() if found})
+
+
+def mean_hardening(stored: dict) -> dict[str, pd.DataFrame]:
+    """ "caught" and "harmless_flagged": rates, reply codes and chains by phase, averaged over seeds."""
+    tables = {}
+    for side in ("caught", "harmless_flagged"):
+        runs = {phase: [] for phase in OUTPUT_STEPS}
+        for name, run in stored["output_runs"].items():
+            runs[name.split("/")[0]].append(pd.Series(run[side]))
+        tables[side] = pd.DataFrame({phase: pd.DataFrame(found).mean() for phase, found in runs.items()})
+    return tables

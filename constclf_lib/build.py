@@ -42,10 +42,10 @@ def _from(module: str, function: str) -> Callable:
 STAGES = (
     Stage("data", 0.5, ("lab",), _from("stages", "make_data")),
     Stage("tokenizer", 0.2, ("models/tokenizer",), _from("stages", "make_tokenizer")),
-    Stage("assistant", 20, ("models/assistant",), _from("stages", "make_assistant")),
+    Stage("assistant", 28, ("models/assistant",), _from("stages", "make_assistant")),
     Stage("bodyguard", 4, ("models/bodyguard",), _from("stages", "make_bodyguard")),
-    Stage("input", 4, ("models/input_classifier",), _from("stages", "make_input")),
-    Stage("output", 5, ("models/output_classifier",), _from("stages", "make_output")),
+    Stage("input", 5, ("models/input_classifier",), _from("stages", "make_input")),
+    Stage("output", 9, ("models/output_classifier",), _from("stages", "make_output")),
     Stage("thresholds", 3, ("models/thresholds.json",), _from("results", "make_thresholds")),
     Stage("results", 5, (), _from("results", "make_results")),
     Stage("ablations", 25, (), _from("ablations", "make_ablations")),

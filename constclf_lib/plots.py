@@ -87,6 +87,8 @@ def bars_with_intervals(
     if limit is not None:
         axes.axvline(limit, color=THRESHOLD, linestyle=(0, (5, 2)), label=f"limit {percent(limit)}", zorder=2.5)
     axes.set(xlim=(min(0, *(low for _, low, _ in rows.values())), furthest * (1.3 if n else 1.15)), xlabel=xlabel)
+    left, right = axes.get_xlim()
+    axes.set_xticks([tick for tick in axes.get_xticks() if left <= tick <= min(right, 1)])  # no room beyond 100%
     axes.set_yticks(places, list(rows), fontsize=9.5, color=INK)
     axes.xaxis.set_major_formatter(AS_FINE)
     axes.tick_params(axis="y", length=0)

@@ -28,6 +28,7 @@ from .encoding import (
     train_tokenizer,
     verdict_prompt_ids,
 )  # fmt: skip
+from .hardening import hardened_completions, hardened_prompts
 from .models import InputClassifier, OutputClassifier
 from .synthesis import SIZES, Exchange, assistant_corpus, load_split, make_split
 from .training import (
@@ -41,10 +42,13 @@ from .training import (
 )
 
 VOCABULARY = 2048
-ASSISTANT_SHAPE = {"hidden_size": 144, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 384}
+ASSISTANT_SHAPE = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512}
 BODYGUARD_SHAPE = {"hidden_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 208}
 CONTEXT = 2048
-STEPS = {"assistant": 2000, "concise": 1400, "bodyguard": 800, "input": 1500, "output": 1500}
+STEPS = {
+    "assistant": 2600, "concise": 1200, "careful": 1500, "bodyguard": 800, "input": 1500, "output": 1500,
+    "hardening": 800,
+}  # fmt: skip
 
 
 def make_data(data: Path, log: Callable[[str], None]) -> None:
@@ -98,14 +102,18 @@ def assistant_rows(tokenizer, exchanges: Sequence[Exchange]) -> list[dict[str, l
 
 
 def make_assistant(data: Path, log: Callable[[str], None]) -> None:
-    """Two phases. First the world and the codes; then, for a fifth of the time, answers that open with one sentence at
-    most: otherwise a greedy reply may go on opening for ever, since the likeliest next sentence is one more opening.
+    """Three phases. First the world and the codes; then answers that open with one sentence at most: otherwise a greedy
+    reply may go on opening for ever, since the likeliest next sentence is one more opening. Last, requests that are
+    easily misread: an assistant that misreads them gives restricted know-how to people who asked for something else,
+    and the guard then has to refuse them. For the same reason requests in code come three times as often as others.
     """
     tokenizer = lab_tokenizer(data)
     model = new_language_model(tokenizer, ASSISTANT_SHAPE)
     model.set_attn_implementation("eager")  # faster than fused attention for heads this small on a CPU
-    for seed, (phase, lengths, lr) in enumerate((("assistant", (0, 1, 2, 4), 3e-3), ("concise", (0, 1), 2e-3))):
-        rows = assistant_rows(tokenizer, assistant_corpus(STEPS[phase] * 32, seed, lengths=lengths))
+    phases = (("assistant", (0, 1, 2, 4), 0.0, 3e-3), ("concise", (0, 1), 0.0, 2e-3), ("careful", (0, 1), 0.4, 1.5e-3))
+    for seed, (phase, lengths, hard, lr) in enumerate(phases):
+        corpus = assistant_corpus(STEPS[phase] * 32, seed, lengths=lengths, reading=3, hard=hard)
+        rows = assistant_rows(tokenizer, corpus)
         train_assistant(model, tokenizer, rows, data / ".build" / "assistant" / phase, STEPS[phase], lr, log)
     _save(model, tokenizer, data / "models" / "assistant")
 
@@ -185,10 +193,12 @@ def train_output_classifier(
     batch: int = 32, output_dir: str | Path = "", callbacks: Sequence = (), **arguments,
 ) -> tuple[OutputClassifier, list[dict]]:  # fmt: skip
     """An output classifier fine-tuned from `backbone` on a frame with `completion` and `harmful`. Returns it and the
-    log.
+    log. `backbone`: a name, path or causal LM, which gets a new value head; or an OutputClassifier, to train it on.
     """
-    torch.manual_seed(seed)  # the head's start is part of the seed
-    classifier = OutputClassifier.from_backbone(backbone, base_rate=float(exchanges.harmful.mean()))
+    classifier = backbone
+    if not isinstance(backbone, OutputClassifier):
+        torch.manual_seed(seed)  # the head's start is part of the seed
+        classifier = OutputClassifier.from_backbone(backbone, base_rate=float(exchanges.harmful.mean()))
     trainer = OutputClassifierTrainer(
         classifier,
         fine_tune_arguments(output_dir or _scratch(), steps, batch, lr, seed, **arguments),
@@ -201,10 +211,11 @@ def train_output_classifier(
 
 
 def make_input(data: Path, log: Callable[[str], None]) -> None:
+    """On the train split and on its requests in noise."""
     settings = {"progress": True, "save_steps": 500, "logging_steps": 250, "callbacks": [Progress(log)]}
     classifier, _ = train_input_classifier(
         str(data / "models" / "bodyguard"),
-        load_split("train"),
+        hardened_prompts(load_split("train")),
         STEPS["input"],
         output_dir=data / ".build" / "input",
         **settings,
@@ -213,15 +224,29 @@ def make_input(data: Path, log: Callable[[str], None]) -> None:
 
 
 def make_output(data: Path, log: Callable[[str], None]) -> None:
-    settings = {"progress": True, "save_steps": 500, "logging_steps": 250, "callbacks": [Progress(log)]}
-    classifier, _ = train_output_classifier(
-        str(data / "models" / "bodyguard"),
-        load_split("train"),
-        STEPS["output"],
-        lam=0.1,
-        output_dir=data / ".build" / "output",
-        **settings,
-    )
+    """Two phases. The train split as it is, annealed: there a label belongs to one completion. Then, with option B,
+    chains and unreadable replies beside it. Mixed in from the start they undo the first lesson, since the label of a
+    chain does not say which of its completions is the harmful one; the running maximum finds it only in a classifier
+    that knows already.
+    """
+    train, tokenizer = load_split("train"), lab_tokenizer(data)
+    hardened = hardened_completions(train, tokenizer)
+    phases = (("output", train, "annealed", 1e-3), ("hardening", hardened, "cumulative_max", 5e-4))
+    classifier = str(data / "models" / "bodyguard")
+    for phase, rows, loss, lr in phases:
+        classifier, _ = train_output_classifier(
+            classifier,
+            rows,
+            STEPS[phase],
+            loss=loss,
+            lam=0.1,
+            lr=lr,
+            output_dir=data / ".build" / "output" / phase,
+            progress=True,
+            save_steps=250,
+            logging_steps=250,
+            callbacks=[Progress(log)],
+        )
     classifier.save_pretrained(data / "models" / "output_classifier")
 
 

@@ -36,22 +36,25 @@ class StreamingScorer:
 
     classifier: models.OutputClassifier, put into eval mode (dropout would make every score a dice throw). rule: a stop
     rule, RunningMax() if None; each stream gets a fresh copy. device: moves the classifier there if given.
-    step_timeout: seconds one push may take, None for no limit (see `within`). Raises ValueError if the context is too
-    short to hold the prefix and two tokens.
+    step_timeout: seconds one push may take, None for no limit (see `within`). window: the most tokens to read at once,
+    None for the model's context; a classifier that was trained on short texts judges best in windows of their length
+    (chapter 07). Raises ValueError if that leaves no room for the prefix and two tokens.
     """
 
-    def __init__(self, classifier, rule=None, device=None, step_timeout: float | None = None):
+    def __init__(
+        self, classifier, rule=None, device=None, step_timeout: float | None = None, window: int | None = None
+    ):
         self.classifier = (classifier if device is None else classifier.to(device)).eval()
         self.head = direct(classifier.value_head)
         self.rule = RunningMax() if rule is None else rule
         self.step_timeout = step_timeout
         self.prefix_ids = list(classifier.prefix_ids)
         self.vocab_size = classifier.model.get_input_embeddings().num_embeddings
-        limit = classifier.context_length
+        limit = min((n for n in (window, classifier.context_length) if n is not None), default=None)
         self.room = math.inf if limit is None else limit - len(self.prefix_ids)
         if self.room < 2:
             raise ValueError(
-                f"a context of {limit} tokens leaves no room for a completion behind a prefix of {len(self.prefix_ids)}"
+                f"a window of {limit} tokens leaves no room for a completion behind a prefix of {len(self.prefix_ids)}"
             )
 
     @property

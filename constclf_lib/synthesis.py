@@ -216,16 +216,30 @@ def load_split(name: str) -> pd.DataFrame:
 
 
 def assistant_corpus(
-    size: int, seed: int = 0, attacked: float = 0.7, restricted: float = 0.55, lengths: Sequence[int] = (0, 1, 2, 4)
+    size: int,
+    seed: int = 0,
+    attacked: float = 0.7,
+    restricted: float = 0.55,
+    lengths: Sequence[int] = (0, 1, 2, 4),
+    reading: int = 1,
+    hard: float = 0.0,
 ) -> list[Exchange]:
     """What the helpful-only assistant is trained on: true facts, every attack kind including the held-out ones, no
-    refusals. Train shapes only. lengths: the choices for `sentences`, see `world.write_completion`.
+    refusals. Train shapes only. lengths: the choices for `sentences`, see `world.write_completion`. reading: weight of
+    the requests in code, against 2 for the replies in code and 1 for other kinds. hard: share of benign requests that
+    look otherwise, a restricted phrase beside a permitted one.
     """
     rng, pools, kinds = random.Random(f"assistant/{seed}"), _pools(), tuple(attacks.ATTACKS)
-    weights = [2 if attacks.ATTACKS[kind].side == "write" else 1 for kind in kinds]
+    weights = [2 if kind.startswith("reply_") else reading if kind in attacks.CODES else 1 for kind in kinds]
     rows = []
     for _ in tqdm(range(size), desc="assistant corpus", leave=False, mininterval=1):
-        pool = "restricted" if rng.random() < restricted else rng.choice(["neighbour", "ordinary"])
+        if tempting := hard > 0 and rng.random() < hard:
+            pool = "neighbour"
+        else:
+            pool = "restricted" if rng.random() < restricted else rng.choice(["neighbour", "ordinary"])
         kind = rng.choices(kinds, weights)[0] if rng.random() < attacked else ""
-        rows.append(write_exchange(rng, "train", rng.choice(pools[pool]), attack=kind, sentences=rng.choice(lengths)))
+        topic, length = rng.choice(pools[pool]), rng.choice(lengths)
+        rows.append(
+            write_exchange(rng, "train", topic, attack=kind, sentences=length, distractor=True if tempting else None)
+        )
     return rows

@@ -243,7 +243,7 @@ def _heatmap_words(tokens, scores, cut, onset, prompt, title) -> str:
         parts.append(f"Reply of {len(tokens)} tokens, highest risk {highest:.2f}, {cut} tokens released")
     if onset is not None:
         parts.append(f"harm begins at token {onset}")
-    return ". ".join(part.rstrip(".") for part in parts) + "."
+    return " ".join(part if part[-1] in ".?!" else part + "." for part in parts)
 
 
 # -------------------------------------------------------------------------------------------------------------- curves

@@ -149,7 +149,7 @@ def _slider(side: str, calibrated: float):
     options = [(stops[value], value) for value in sorted(stops)]
     return ipywidgets.SelectionSlider(
         options=options, value=float(calibrated), description=f"{side} threshold", continuous_update=False,
-        style={"description_width": "initial"}, layout=ipywidgets.Layout(width="48%"),
+        style={"description_width": "initial"}, layout=ipywidgets.Layout(width="47%", margin="0 1% 0 0"),
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """What is stored about training on attacked requests, and how it is averaged."""
 
+import numpy as np
 import torch
 
 from constclf_lib import augmentation
@@ -26,3 +27,33 @@ def test_mean_past_averages_over_seeds():
             "with_attacks/seed0": {"past": {"leet": 0.1}}}  # fmt: skip
     table = augmentation.mean_past({"runs": runs})
     assert table.loc["leet"].tolist() == [0.75, 0.1] and list(table) == list(augmentation.VARIANTS)
+
+
+class Listener:
+    """Scores a completion by how many of its words hold a hyphen: harm that is spaced out, and nothing else."""
+
+    kind = "output"
+
+
+def test_measure_output_counts_per_reply_code_and_for_chains(monkeypatch):
+    def share(_, texts):
+        return [[sum("-" in word for word in text.split()) / (len(text.split()) + 1)] for text in texts]
+
+    monkeypatch.setattr(augmentation, "score_completions", lambda c, t: [np.array(row) for row in share(c, t)])
+    sets = augmentation.output_sets()
+    benign = sets["benign"]
+    found = augmentation.measure_output(Listener(), sets | {"benign": benign[benign.reply_code == ""]})
+    assert set(found["caught"]) == {"plain", "spacing", "leet", "reversal", "shift", "tongue", "chains"}
+    assert found["caught"]["spacing"] > 0.9 and found["harmless_flagged"]["spacing"] > 0.9
+    assert found["caught"]["reversal"] == found["harmless_flagged"]["reversal"] == 0
+    assert 0 < found["caught"]["chains"] < 0.5
+
+
+def test_mean_hardening_averages_over_seeds():
+    rates = {"split/seed0": 0.0, "split/seed1": 0.5, "hardened/seed0": 0.9}
+    runs = {
+        name: {"caught": {"reversal": rate}, "harmless_flagged": {"reversal": rate / 2}} for name, rate in rates.items()
+    }
+    tables = augmentation.mean_hardening({"output_runs": runs})
+    assert tables["caught"].loc["reversal"].tolist() == [0.25, 0.9]
+    assert tables["harmless_flagged"].loc["reversal"].tolist() == [0.125, 0.45]

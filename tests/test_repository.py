@@ -48,6 +48,7 @@ FLOORS = """
     notebook
     checks
     manifest
+    hardening
     stages
     results
     ablations augmentation

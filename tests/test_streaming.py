@@ -85,29 +85,52 @@ def test_an_empty_push_computes_nothing():
         assert stream.push([]) == [] and stream.risk == 0.0 and counter.passes == 0
 
 
-@pytest.mark.parametrize("prefix", [[], [7]])
-@pytest.mark.parametrize("kind", KINDS)
-def test_beyond_the_context_every_token_is_scored_behind_at_least_half_a_window(kind, prefix):
-    classifier = output_classifier(kind, context=12, prefix=prefix)
-    room, ids = 12 - len(prefix), some_ids(47)
-    half = room // 2
-    expected, begin, restarts = [], 0, 0
+def in_windows(classifier, ids, room):
+    """The scores of full passes over windows of `room` tokens, each beginning with the last half of the one before;
+    and the number of restarts."""
+    half, expected, begin, restarts = room // 2, [], 0, 0
     for t in range(len(ids)):
         if t - begin >= room:
             begin, restarts = t - half, restarts + 1
         expected.append(full_pass(classifier, ids[begin : t + 1])[-1])
         assert t < half or t - begin >= half
+    return expected, restarts
+
+
+@pytest.mark.parametrize("prefix", [[], [7]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_beyond_the_context_every_token_is_scored_behind_at_least_half_a_window(kind, prefix):
+    classifier = output_classifier(kind, context=12, prefix=prefix)
+    room, ids = 12 - len(prefix), some_ids(47)
+    expected, restarts = in_windows(classifier, ids, room)
     for cuts in ([], range(1, 47), [5, 12, 13, 29]):
         with PositionCounter(classifier.backbone) as counter, StreamingScorer(classifier).open() as stream:
             assert close(in_chunks(stream, ids, cuts), expected)
-        assert counter.count == len(prefix) + 47 + restarts * (len(prefix) + half)
+        assert counter.count == len(prefix) + 47 + restarts * (len(prefix) + room // 2)
         assert counter.count < 2 * 47 + len(prefix) * (restarts + 1)
         assert stream.risk == max(stream.scores)  # the maximum carries on over every restart
 
 
-def test_a_context_too_short_for_a_completion_is_refused():
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_window_smaller_than_the_context_is_kept(kind):
+    classifier, ids = output_classifier(kind, context=256), some_ids(47)
+    expected, _ = in_windows(classifier, ids, 12)
+    assert close(StreamingScorer(classifier, window=12).score(ids), expected)
+    assert not close(StreamingScorer(classifier).score(ids), expected)
+    with StreamingScorer(classifier, window=12).open_batch(2) as batch:
+        assert all(close(row, expected) for row in batch.push([ids, ids]))
+
+
+def test_a_window_wider_than_the_context_changes_nothing():
+    classifier, ids = output_classifier(context=12), some_ids(47)
+    assert StreamingScorer(classifier, window=1000).score(ids) == StreamingScorer(classifier).score(ids)
+
+
+def test_a_context_or_window_too_short_for_a_completion_is_refused():
     with pytest.raises(ValueError, match="no room"):
         StreamingScorer(output_classifier(context=8, prefix=[1] * 7))
+    with pytest.raises(ValueError, match="no room"):
+        StreamingScorer(output_classifier(context=256), window=1)
 
 
 # ------------------------------------------------------------------------------------------------------ rewind, closing
