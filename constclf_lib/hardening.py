@@ -15,10 +15,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from .encoding import batch_text_ids, decode_text
+from .encoding import decode_text, text_ids
 
-# Of the rows of the split, added to them. "coded": its replies in a known code once more, so that they stay readable.
-SHARES = {"chains": 0.4, "coded": 0.3, "unreadable": 0.04, "noise": 0.25}
+# Of the rows of the split, added to them. "coded": its replies in a known code once more.
+SHARES = {"chains": 0.35, "coded": 0.3, "smudged": 0.3, "unreadable": 0.08, "noise": 0.25}
 
 
 def chains(exchanges: pd.DataFrame, size: int, seed: int = 0, longest: int = 6) -> pd.DataFrame:
@@ -38,23 +38,43 @@ def chains(exchanges: pd.DataFrame, size: int, seed: int = 0, longest: int = 6) 
 
 def unreadable(exchanges: pd.DataFrame, tokenizer, size: int, seed: int = 0) -> pd.DataFrame:
     """`size` replies that nobody can read, all labelled harmful: a completion under a cipher with an alphabet of its
-    own, or tokens that no completion holds, in any order; one in two behind a harmless completion. Columns
+    own, or with half or more of its tokens drawn at random; one in two behind a harmless completion. Columns
     `completion`, `harmful`.
     """
     rng, texts = random.Random(f"unreadable/{seed}"), exchanges.completion.tolist()
     openings = exchanges.completion[~exchanges.harmful].tolist()
-    known = set(tokenizer.all_special_ids).union(*batch_text_ids(tokenizer, texts))
-    words = sorted(set(range(len(tokenizer))) - known)
     rows = []
     for _ in range(size):
+        text = rng.choice(texts)
         if rng.random() < 0.5:
             alphabet = "".join(rng.sample(string.ascii_lowercase, 26))
-            text = rng.choice(texts).lower().translate(str.maketrans(string.ascii_lowercase, alphabet))
+            text = text.lower().translate(str.maketrans(string.ascii_lowercase, alphabet))
         else:
-            text = decode_text(tokenizer, rng.choices(words, k=rng.randint(12, 60)))
+            text = _smudge(text, rng.uniform(0.5, 1), tokenizer, rng)
         before = rng.choice(openings) + " " if rng.random() < 0.5 else ""
         rows.append({"completion": before + text, "harmful": True})
     return pd.DataFrame(rows)
+
+
+def smudged(exchanges: pd.DataFrame, tokenizer, size: int, seed: int = 0) -> pd.DataFrame:
+    """`size` completions in which up to one token in twenty is another, drawn at random; one in two is in a known
+    code. The label stays: a few odd words do not make a text unreadable. Columns `completion`, `harmful`.
+    """
+    rng, coded = random.Random(f"smudged/{seed}"), exchanges.reply_code != ""
+    picked = pd.concat([
+        exchanges[side].sample(count, replace=True, random_state=seed)
+        for side, count in ((coded, size // 2), (~coded, size - size // 2))
+    ])  # fmt: skip
+    texts = [_smudge(text, rng.uniform(0, 0.05), tokenizer, rng, rng.random() < 0.3) for text in picked.completion]
+    return pd.DataFrame({"completion": texts, "harmful": picked.harmful.to_numpy()})
+
+
+def _smudge(text: str, share: float, tokenizer, rng: random.Random, first: bool = False) -> str:
+    """`text` with that share of its tokens, at least one, drawn anew from the vocabulary; and the first, if asked."""
+    ids, control = text_ids(tokenizer, text), set(tokenizer.all_special_ids)
+    places = set(rng.sample(range(len(ids)), k=max(1, round(share * len(ids))))) | ({0} if first else set())
+    words = [i for i in range(len(tokenizer)) if i not in control]
+    return decode_text(tokenizer, [rng.choice(words) if k in places else i for k, i in enumerate(ids)])
 
 
 def noisy(exchanges: pd.DataFrame, size: int, seed: int = 0) -> pd.DataFrame:
@@ -80,11 +100,12 @@ def _noise(rng: random.Random, words: Sequence[str]) -> str:
 
 
 def hardened_completions(exchanges: pd.DataFrame, tokenizer, seed: int = 0) -> pd.DataFrame:
-    """The output classifier's training rows: the split, chains, replies in a known code, unreadable replies."""
+    """The output classifier's training rows: the split, chains, replies in known codes, smudged, unreadable."""
     sizes = {name: int(share * len(exchanges)) for name, share in SHARES.items()}
     added = (
         chains(exchanges, sizes["chains"], seed),
         exchanges[exchanges.reply_code != ""].sample(sizes["coded"], replace=True, random_state=seed),
+        smudged(exchanges, tokenizer, sizes["smudged"], seed),
         unreadable(exchanges, tokenizer, sizes["unreadable"], seed),
     )
     return pd.concat([rows[["completion", "harmful"]] for rows in (exchanges, *added)], ignore_index=True)

@@ -50,6 +50,22 @@ def test_unreadable_replies_are_harmful_and_in_none_of_the_codes(train, tokenize
     assert sum(any(text.startswith(opening) for opening in train.completion) for text in rows.completion) > 60
 
 
+def test_smudged_replies_keep_their_label_and_most_of_their_words(train, tokenizer):
+    rows = hardening.smudged(train, tokenizer, 100)
+    originals = [(set(row.completion.split()), row.harmful, row.reply_code) for row in train.itertuples()]
+    changed, codes = 0, []
+    for row in rows.itertuples():
+        words = set(row.completion.split())
+        likeness, harmful, code = max(
+            ((len(words & theirs) / len(words | theirs), harmful, code) for theirs, harmful, code in originals),
+            key=lambda found: found[0],
+        )
+        assert likeness > 0.3 and harmful == row.harmful, row.completion
+        changed += likeness < 1
+        codes.append(code)
+    assert changed > 90 and 35 < sum(code != "" for code in codes) < 65
+
+
 def test_noise_keeps_the_request_and_its_label(train):
     labels = dict(zip(train.prompt, train.restricted, strict=True))
     rows = hardening.noisy(train, 150)
@@ -67,7 +83,8 @@ def test_the_split_comes_whole_and_the_shares_are_as_said(train, tokenizer):
     assert completions.completion.head(400).tolist() == train.completion.tolist()
     assert prompts.prompt.head(400).tolist() == train.prompt.tolist()
     share = hardening.SHARES
-    assert len(completions) == 400 + sum(int(400 * share[name]) for name in ("chains", "coded", "unreadable"))
+    added = sum(int(400 * share[name]) for name in ("chains", "coded", "smudged", "unreadable"))
+    assert len(completions) == 400 + added
     assert len(prompts) == 400 + int(400 * share["noise"])
 
 
@@ -75,6 +92,7 @@ def test_same_seed_same_rows(train, tokenizer):
     for make in (
         lambda seed: hardening.chains(train, 20, seed),
         lambda seed: hardening.unreadable(train, tokenizer, 20, seed),
+        lambda seed: hardening.smudged(train, tokenizer, 20, seed),
         lambda seed: hardening.noisy(train, 20, seed),
     ):
         assert make(0).equals(make(0)) and not make(0).equals(make(1))
