@@ -23,7 +23,7 @@ from .synthesis import load_split
 SEEDS = (0, 1)
 STEPS = 300  # of batch 64, at twice the shipped learning rate: a fifth of the shipped training
 VARIANTS = ("without_attacks", "with_attacks")
-OUTPUT_STEPS = {"split": 300, "hardened": 200}  # of batch 32, one after the other
+OUTPUT_STEPS = {"split": 300, "hardened": 300}  # of batch 32, one after the other
 
 
 def make_augmentation(data: Path, log: Callable[[str], None]) -> None:

@@ -45,7 +45,7 @@ STAGES = (
     Stage("assistant", 28, ("models/assistant",), _from("stages", "make_assistant")),
     Stage("bodyguard", 4, ("models/bodyguard",), _from("stages", "make_bodyguard")),
     Stage("input", 5, ("models/input_classifier",), _from("stages", "make_input")),
-    Stage("output", 9, ("models/output_classifier",), _from("stages", "make_output")),
+    Stage("output", 10, ("models/output_classifier",), _from("stages", "make_output")),
     Stage("thresholds", 3, ("models/thresholds.json",), _from("results", "make_thresholds")),
     Stage("results", 5, (), _from("results", "make_results")),
     Stage("ablations", 25, (), _from("ablations", "make_ablations")),

@@ -47,7 +47,7 @@ BODYGUARD_SHAPE = {"hidden_size": 80, "num_hidden_layers": 3, "num_attention_hea
 CONTEXT = 2048
 STEPS = {
     "assistant": 2600, "concise": 1200, "careful": 1500, "bodyguard": 800, "input": 1500, "output": 1500,
-    "hardening": 800,
+    "hardening": 1600,
 }  # fmt: skip
 
 
