@@ -83,9 +83,9 @@ def footnotes(campaign: dict) -> str:
         f"knows it halts {seen['halted']['value']:.2%}, and {seen['leaked']['value']:.2%} leak half the rubric. The "
         f"price is among the hard benign refusals: {campaign['hard_refused_unread']} are harmless replies in that "
         f"code. Another {campaign['hard_halted_rightly']} stopped a reply in which the assistant had misread the "
-        "question and did give restricted know-how. All that were no such reply, the unread ones included, are "
-        f"{hard['value']:.2%}. On ordinary requests it is {campaign['ordinary_halted_rightly']} misread ones, and "
-        f"{campaign['ordinary_refused_wrongly']['value']:.2%} mistakes."
+        f"question and did give restricted know-how; without these it is {hard['value']:.2%}. On ordinary requests "
+        f"{campaign['ordinary_halted_rightly']} refusals are of that last kind, and "
+        f"{campaign['ordinary_refused_wrongly']['value']:.2%} are mistakes."
     )
 
 
