@@ -1,4 +1,4 @@
-"""What the shipped classifiers train on beside the train split: three ways round them that the chapters found, closed.
+"""What the shipped classifiers train on beside the train split: against three ways round them.
 
 Chains (chapter 07): a harmful completion behind harmless ones in one reply. Unreadable replies (09): writing that the
 classifier was never taught; what a guard cannot read it must not release. Noise around requests (02): letters and words

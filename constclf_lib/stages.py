@@ -225,9 +225,8 @@ def make_input(data: Path, log: Callable[[str], None]) -> None:
 
 def make_output(data: Path, log: Callable[[str], None]) -> None:
     """Two phases. The train split as it is, annealed: there a label belongs to one completion. Then, with option B,
-    chains and unreadable replies beside it. Mixed in from the start they undo the first lesson, since the label of a
-    chain does not say which of its completions is the harmful one; the running maximum finds it only in a classifier
-    that knows already.
+    what `hardened_completions` adds: the label of a chain does not say which of its completions is the harmful one,
+    but the running maximum can find it in a classifier that knows already.
     """
     train, tokenizer = load_split("train"), lab_tokenizer(data)
     hardened = hardened_completions(train, tokenizer)

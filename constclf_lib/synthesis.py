@@ -226,8 +226,8 @@ def assistant_corpus(
 ) -> list[Exchange]:
     """What the helpful-only assistant is trained on: true facts, every attack kind including the held-out ones, no
     refusals. Train shapes only. lengths: the choices for `sentences`, see `world.write_completion`. reading: weight of
-    the requests in code, against 2 for the replies in code and 1 for other kinds. hard: share of benign requests that
-    look otherwise, a restricted phrase beside a permitted one.
+    the requests in code, against 2 for the replies in code and 1 for other kinds. hard: share of all rows that are
+    benign and look otherwise, a restricted phrase beside a permitted one.
     """
     rng, pools, kinds = random.Random(f"assistant/{seed}"), _pools(), tuple(attacks.ATTACKS)
     weights = [2 if kind.startswith("reply_") else reading if kind in attacks.CODES else 1 for kind in kinds]
