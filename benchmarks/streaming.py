@@ -72,7 +72,7 @@ class Behind:
         self.clock, self.scorer = Clock(classifier.device), StreamingScorer(classifier)
         self.ids = torch.randint(0, classifier.config.vocab_size, (length + samples,)).tolist()
         self.before = torch.tensor([self.ids[:length]], device=classifier.device)
-        self.cache = classifier.backbone(input_ids=self.before, use_cache=True).past_key_values
+        self.cache = classifier.read(self.before, use_cache=True).cache
         self.stream = self.scorer.open()
         self.stream.push(self.ids[:length])
         self.times: dict[str, list[float]] = {
@@ -83,7 +83,7 @@ class Behind:
         token, clock, times = self.ids[self.length + k], self.clock, self.times
         step = torch.tensor([[token]], device=self.classifier.device)
         took, output = clock(
-            lambda: self.classifier.backbone(input_ids=step, past_key_values=self.cache, use_cache=True)
+            lambda: self.classifier.read(step, cache=self.cache, use_cache=True)
         )
         times["backbone"].append(took)
         times["head"].append(clock(lambda: self.scorer.head(output.last_hidden_state))[0])

@@ -12,14 +12,23 @@ import copy
 import inspect
 import os
 from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from .checkpoints import quiet
+from .cache import cache_argument, cache_of
+from .checkpoints import ClassifierError, quiet
 from .encoding import fingerprint
+
+
+class Reading(NamedTuple):
+    """What a backbone made of some tokens: last_hidden_state [batch, time, hidden], and its cache or None."""
+
+    last_hidden_state: Tensor
+    cache: Any
 
 
 class _GivenOutput(BaseModelOutputWithPast):
@@ -72,6 +81,7 @@ class LanguageModelReader(nn.Module):
         self.model, self.tokenizer = model, tokenizer
         self.fingerprint = None if tokenizer is None else fingerprint(tokenizer)
         self._takes_positions = "position_ids" in inspect.signature(model.base_model.forward).parameters
+        self._cache_argument = cache_argument(model.base_model.forward)
 
     @property
     def backbone(self) -> nn.Module:
@@ -104,17 +114,24 @@ class LanguageModelReader(nn.Module):
         self.model.gradient_checkpointing_enable(**options)
 
     def read(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, past_key_values=None, use_cache: bool = False
-    ):
-        """The backbone's output for input_ids [batch, time]: .last_hidden_state [batch, time, hidden] and
-        .past_key_values.
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, cache=None, use_cache: bool = False
+    ) -> Reading:
+        """The backbone's hidden states for input_ids [batch, time] behind what `cache` holds, and the cache after them.
 
         attention_mask [batch, past + time] is 1 at real tokens; padding may stand on either side, positions count real
-        tokens only. Raises ValueError if the mask does not cover the cache as well.
+        tokens only. Raises ValueError if the mask does not cover the cache as well, ClassifierError for a cache that
+        the backbone would not look at.
         """
-        options = {}
+        options: dict[str, Any] = {}
+        if cache is not None:
+            if self._cache_argument is None:
+                raise ClassifierError(
+                    f"{type(self.backbone).__name__} takes no cache by a name that is known here; it would forget "
+                    "everything before these tokens"
+                )
+            options[self._cache_argument] = cache
         if attention_mask is not None:
-            past = 0 if past_key_values is None else past_key_values.get_seq_length()
+            past = 0 if cache is None else cache.get_seq_length()
             if attention_mask.shape != (input_ids.shape[0], past + input_ids.shape[1]):
                 want = [input_ids.shape[0], past + input_ids.shape[1]]
                 raise ValueError(
@@ -123,7 +140,8 @@ class LanguageModelReader(nn.Module):
             options["attention_mask"] = attention_mask
             if self._takes_positions:
                 options["position_ids"] = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, past:]
-        return self.backbone(input_ids=input_ids, past_key_values=past_key_values, use_cache=use_cache, **options)
+        output = self.backbone(input_ids=input_ids, use_cache=use_cache, **options)
+        return Reading(output.last_hidden_state, cache_of(output) if use_cache else None)
 
     def lm_logits(self, hidden: Tensor) -> Tensor:
         """The language model's own logits for hidden states [batch, time, hidden], to the bit.

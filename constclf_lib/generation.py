@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from .cache import cache_argument, cache_of
 from .encoding import (
     ASSISTANT,
     assistant_prompt_ids,
@@ -107,6 +108,9 @@ class Turn:
         self._temperature = temperature
         self._generator = torch.Generator().manual_seed(seed)
         self._options = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+        self._cache_argument = cache_argument(model.forward)
+        if self._cache_argument is None:
+            raise GenerationError(f"{type(model).__name__} takes no cache; it cannot write token by token")
         self._cache = None
         self._read = 0  # tokens in the cache
         self._ids = self._write()
@@ -152,8 +156,9 @@ class Turn:
     @torch.inference_mode()
     def _next(self, new: Sequence[int]) -> int:
         batch = torch.tensor([list(new)], device=self._model.device)
-        output = self._model(input_ids=batch, past_key_values=self._cache, use_cache=True, **self._options)
-        self._cache = output.past_key_values
+        kept = {} if self._cache is None else {self._cache_argument: self._cache}
+        output = self._model(input_ids=batch, use_cache=True, **kept, **self._options)
+        self._cache = cache_of(output)
         if self._cache is None:
             raise GenerationError(f"{type(self._model).__name__} returned no cache; it cannot write token by token")
         self._read += len(new)

@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers.utils import ModelOutput
 
 from . import checkpoints
 from .backbones import LanguageModelReader, load_backbone
@@ -59,15 +58,17 @@ class ValueHead(nn.Module):
 
 
 @dataclass
-class OutputClassifierOutput(ModelOutput):
+class OutputClassifierOutput:
     """harm_logits [batch, time] float32; lm_logits [batch, time, vocab] or None; past_key_values or None;
     last_hidden_state [batch, time, hidden].
+
+    A plain dataclass: transformers' ModelOutput keeps some field names for itself, and which ones changes.
     """
 
-    harm_logits: Tensor | None = None
-    lm_logits: Tensor | None = None
-    past_key_values: object | None = None
-    last_hidden_state: Tensor | None = None
+    harm_logits: Tensor
+    lm_logits: Tensor | None
+    past_key_values: object | None
+    last_hidden_state: Tensor
 
 
 class OutputClassifier(LanguageModelReader):
@@ -107,12 +108,11 @@ class OutputClassifier(LanguageModelReader):
         """input_ids [batch, time] int64; attention_mask and cache as in `read`. with_lm_logits=False skips the product
         with the vocabulary.
         """
-        body = self.read(input_ids, attention_mask, past_key_values, use_cache)
-        hidden = body.last_hidden_state
+        hidden, cache = self.read(input_ids, attention_mask, past_key_values, use_cache)
         return OutputClassifierOutput(
             harm_logits=self.value_head(hidden),
             lm_logits=self.lm_logits(hidden) if with_lm_logits else None,
-            past_key_values=body.past_key_values if use_cache else None,
+            past_key_values=cache,
             last_hidden_state=hidden,
         )
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from transformers import DynamicCache
 
+from .cache import cache_argument
 from .encoding import ASSISTANT, chat_id, decode_text, is_lab_tokenizer
 from .generation import Detokenizer, control_ids, prompt_ids
 
@@ -58,9 +59,10 @@ def _write(assistant, rows: list[list[int]], writers: list[_Writer], temperature
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
     position = (mask.cumsum(1) - 1).clamp(min=0)
     cache = DynamicCache(config=assistant.config)
+    kept = {cache_argument(assistant.forward): cache}
     while True:
         logits = assistant(
-            input_ids=ids, attention_mask=mask, position_ids=position, past_key_values=cache, logits_to_keep=1
+            input_ids=ids, attention_mask=mask, position_ids=position, logits_to_keep=1, **kept
         ).logits[:, -1].float().cpu()  # fmt: skip
         ids = torch.tensor([[writer.take(row, temperature)] for writer, row in zip(writers, logits, strict=True)])
         position = position[:, -1:] + 1

@@ -94,11 +94,11 @@ class StreamingScorer:
         """(cache, harm logits [rows, time]) after input_ids [rows, time]. The classifier's forward without its output
         object, which at one token a pass costs as much as the head. Raises ClassifierError if there is no cache.
         """
-        output = self.classifier.read(input_ids, attention_mask, cache, use_cache=True)
-        if output.past_key_values is None:
+        hidden, cache = self.classifier.read(input_ids, attention_mask, cache, use_cache=True)
+        if cache is None:
             backbone = type(self.classifier.backbone).__name__
             raise ClassifierError(f"{backbone} returned no cache; a stream cannot be scored with it")
-        return output.past_key_values, self.head(output.last_hidden_state)
+        return cache, self.head(hidden)
 
     def open(self, fingerprint: str | None = None) -> TokenStream:
         """A new token stream. Pass the fingerprint of the tokenizer that makes the ids and a wrong one is refused with

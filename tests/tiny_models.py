@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
+from constclf_lib.backbones import Reading
 from constclf_lib.encoding import ASSISTANT, END, NOTE, chat_id, fingerprint, text_ids, train_tokenizer
 from constclf_lib.models import OutputClassifier
 
@@ -112,13 +113,13 @@ class WordClassifier(_Scripted):
     def backbone(self):
         return self
 
-    def read(self, input_ids, attention_mask=None, past_key_values=None, use_cache=False):
+    def read(self, input_ids, attention_mask=None, cache=None, use_cache=False):
         bad = self._failure()
         self.seen += input_ids[0].tolist()
         logits = torch.tensor([[3.0 if i in self.harmful else -3.0 for i in input_ids[0].tolist()]])
         if bad is not None:
             logits[0, -1] = bad
-        return SimpleNamespace(last_hidden_state=logits, past_key_values=past_key_values or FakeCache())
+        return Reading(logits, cache or FakeCache())
 
     def value_head(self, hidden):
         return hidden
