@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from constclf_lib.notebook import BRANCH, REPOSITORY
+from constclf_lib.course import BRANCH, REPOSITORY
 
 ROOT = Path(__file__).resolve().parent.parent
 LIBRARY = ROOT / "constclf_lib"
