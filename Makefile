@@ -1,5 +1,6 @@
 # make lab    opens the course in JupyterLab           make test       lint, unit tests, every notebook compared with its outputs
-# make lint   ruff and codespell only                  make notebooks  restart-and-run-all, outputs saved (NB="notebooks/05_x.ipynb" for one)
+# make lint   style, spelling, imports, types, docs    make notebooks  restart-and-run-all, outputs saved (NB="notebooks/05_x.ipynb" for one)
+# make docs   the pages of the API, in site/
 # make data   rebuilds data/ (BUILD_ARGS="--only results" for one stage; --check to verify)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -8,7 +9,7 @@ STAMP := .venv/installed
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: lab test lint notebooks data clean
+.PHONY: lab test lint docs notebooks data clean
 .DEFAULT_GOAL := test
 
 $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
@@ -24,10 +25,17 @@ lab: $(STAMP)
 	$(VENV) -m jupyterlab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/notebooks/00_quickstart.ipynb \
 		$$(test "$$(id -u)" != 0 || echo --allow-root) $(LAB_ARGS)
 
-lint: $(STAMP)
+lint: $(STAMP) docs
 	$(VENV) -m ruff check --no-cache .
+	$(VENV) -m ruff format --check --no-cache constclf_lib benchmarks tools
 	$(VENV) -m codespell_lib
 	.venv/bin/lint-imports --no-cache
+	$(VENV) -m mypy
+
+# The variable silences a notice at every build (Material for MkDocs is kept up until May 2027). A broken link, or a public
+# name that no page shows, stops the build.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(VENV) -m mkdocs build --quiet
 
 # conftest.py sets the mode (CPU, offline) in which the committed outputs were made
 test: lint

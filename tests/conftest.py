@@ -14,11 +14,13 @@ NOT_OURS = {
     ".venv",
     "__pycache__",
     ".ipynb_checkpoints",
+    ".mypy_cache",
     ".ruff_cache",
     ".pytest_cache",
     ".hypothesis",
     "build",
     "dist",
+    "site",
 }
 
 
