@@ -9,7 +9,6 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 NOT_OURS = {
     ".git",
-    ".venv",
     "__pycache__",
     ".ipynb_checkpoints",
     ".ruff_cache",
@@ -39,6 +38,7 @@ def repository_files() -> list[Path]:
             path
             for path in ROOT.rglob("*")
             if not NOT_OURS & set(path.relative_to(ROOT).parts)
+            and not path.relative_to(ROOT).parts[0].startswith(".venv")
             and ".egg-info" not in str(path)
             and path.suffix != ".tmp"
         ]
