@@ -24,7 +24,7 @@ import torch
 import transformers
 from transformers import AutoModelForTokenClassification, LlamaConfig, LlamaForCausalLM
 
-from constclf_lib.constitution import data_path
+from constclf_lib import data_path
 from constclf_lib.models import OutputClassifier
 from constclf_lib.streaming import StreamingScorer
 

@@ -30,9 +30,9 @@ from transformers import (
     TrainerCallback,
 )
 
-from constclf_lib.constitution import data_path
-from constclf_lib.encoding import pad_batch
+from constclf_lib import data_path
 from constclf_lib.models import OutputClassifier
+from constclf_lib.tokenization import pad_batch
 from constclf_lib.training import OutputClassifierTrainer, fine_tune_arguments
 
 RESULTS = Path(__file__).resolve().parent / "results" / "training.json"

@@ -2,7 +2,7 @@
 
 Runs the stages in order, skips what is already there, resumes a training that was interrupted, and writes the manifest.
 `--check` verifies data/ instead.
-How a part is made stands in stages.py, how it is measured in results.py, ablations.py and augmentation.py.
+How a part is made stands in recipes/make.py, how it is measured in the other recipes.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from . import manifest
-from .constitution import data_path
+from ._data import data_path
+from .recipes import manifest
 
 
 class Stage(NamedTuple):
@@ -28,28 +28,78 @@ class Stage(NamedTuple):
     run: Callable[[Path, Callable[[str], None]], None]
 
 
-def _from(module: str, function: str) -> Callable:
-    """Imported when it runs: `--check` and `--help` need neither torch nor transformers."""
+# Each imports what it needs when it runs: `--check` and `--help` need neither torch nor transformers.
+def _data(*run):
+    from .recipes.make import make_data
 
-    def run(data: Path, log: Callable[[str], None]) -> None:
-        from importlib import import_module
+    make_data(*run)
 
-        getattr(import_module(f".{module}", __package__), function)(data, log)
 
-    return run
+def _tokenizer(*run):
+    from .recipes.make import make_tokenizer
+
+    make_tokenizer(*run)
+
+
+def _assistant(*run):
+    from .recipes.make import make_assistant
+
+    make_assistant(*run)
+
+
+def _bodyguard(*run):
+    from .recipes.make import make_bodyguard
+
+    make_bodyguard(*run)
+
+
+def _input(*run):
+    from .recipes.make import make_input
+
+    make_input(*run)
+
+
+def _output(*run):
+    from .recipes.make import make_output
+
+    make_output(*run)
+
+
+def _thresholds(*run):
+    from .recipes.measure import make_thresholds
+
+    make_thresholds(*run)
+
+
+def _results(*run):
+    from .recipes.measure import make_results
+
+    make_results(*run)
+
+
+def _ablations(*run):
+    from .recipes.ablations import make_ablations
+
+    make_ablations(*run)
+
+
+def _augmentation(*run):
+    from .recipes.augmentation_study import make_augmentation
+
+    make_augmentation(*run)
 
 
 STAGES = (
-    Stage("data", 0.5, ("lab",), _from("stages", "make_data")),
-    Stage("tokenizer", 0.2, ("models/tokenizer",), _from("stages", "make_tokenizer")),
-    Stage("assistant", 28, ("models/assistant",), _from("stages", "make_assistant")),
-    Stage("bodyguard", 4, ("models/bodyguard",), _from("stages", "make_bodyguard")),
-    Stage("input", 5, ("models/input_classifier",), _from("stages", "make_input")),
-    Stage("output", 10, ("models/output_classifier",), _from("stages", "make_output")),
-    Stage("thresholds", 3, ("models/thresholds.json",), _from("results", "make_thresholds")),
-    Stage("results", 5, (), _from("results", "make_results")),
-    Stage("ablations", 25, (), _from("ablations", "make_ablations")),
-    Stage("augmentation", 4, (), _from("augmentation", "make_augmentation")),
+    Stage("data", 0.5, ("lab",), _data),
+    Stage("tokenizer", 0.2, ("models/tokenizer",), _tokenizer),
+    Stage("assistant", 28, ("models/assistant",), _assistant),
+    Stage("bodyguard", 4, ("models/bodyguard",), _bodyguard),
+    Stage("input", 5, ("models/input_classifier",), _input),
+    Stage("output", 10, ("models/output_classifier",), _output),
+    Stage("thresholds", 3, ("models/thresholds.json",), _thresholds),
+    Stage("results", 5, (), _results),
+    Stage("ablations", 25, (), _ablations),
+    Stage("augmentation", 4, (), _augmentation),
 )
 NAMES = tuple(stage.name for stage in STAGES)
 

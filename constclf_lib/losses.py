@@ -9,7 +9,7 @@ cross-entropy on a *logit per position*; they differ only in that logit:
     <= t         the most alarming thing it has said so far (a maximum commutes with the sigmoid) annealed    logit of
     (1 - omega) sigmoid(z_t) + omega sigmoid(max of z_s)
 
-What it deliberately does not do: weigh the losses against each other (`training.py`), know about models or tokenizers,
+What it deliberately does not do: weigh the losses against each other (`training`), know about models or tokenizers,
 or take a probability where a logit will do. Working in logits keeps value and gradient exact and finite for |logit| up
 to 1e4; `log(sigmoid(z))` overflows at 104 and its gradient dies at 17.
 

@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from constclf_lib.notebook import BRANCH, REPOSITORY
+from constclf_lib.course import BRANCH, REPOSITORY
 from tools import badges
 
 

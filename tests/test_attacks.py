@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constclf_lib import world
-from constclf_lib.attacks import _PHRASES, ATTACKS, CODES, SEEN, UNSEEN
+from constclf_lib.lab import ATTACKS, CODES, SEEN, UNSEEN, world
+from constclf_lib.lab.attacks import _PHRASES
 
 
 @settings(max_examples=60, deadline=None)

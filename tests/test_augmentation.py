@@ -3,8 +3,9 @@
 import numpy as np
 import torch
 
-from constclf_lib import augmentation
-from constclf_lib.attacks import ATTACKS
+from constclf_lib.lab import ATTACKS, VARIANTS, mean_hardening, mean_past
+from constclf_lib.recipes import augmentation_study
+from constclf_lib.recipes.augmentation_study import evaluation_sets, measure, measure_output, output_sets
 
 
 class Reader:
@@ -16,7 +17,7 @@ class Reader:
 
 
 def test_measure_counts_what_gets_past_per_kind():
-    found = augmentation.measure(Reader(), augmentation.evaluation_sets())
+    found = measure(Reader(), evaluation_sets())
     assert set(found["past"]) == set(ATTACKS)
     assert found["past"]["leet"] < 0.5 < found["past"]["role_play"] == 1.0
     assert 0 < found["hard_refused"] < 0.2
@@ -25,8 +26,8 @@ def test_measure_counts_what_gets_past_per_kind():
 def test_mean_past_averages_over_seeds():
     runs = {"without_attacks/seed0": {"past": {"leet": 1.0}}, "without_attacks/seed1": {"past": {"leet": 0.5}},
             "with_attacks/seed0": {"past": {"leet": 0.1}}}  # fmt: skip
-    table = augmentation.mean_past({"runs": runs})
-    assert table.loc["leet"].tolist() == [0.75, 0.1] and list(table) == list(augmentation.VARIANTS)
+    table = mean_past({"runs": runs})
+    assert table.loc["leet"].tolist() == [0.75, 0.1] and list(table) == list(VARIANTS)
 
 
 class Listener:
@@ -39,10 +40,10 @@ def test_measure_output_counts_per_reply_code_and_for_chains(monkeypatch):
     def share(_, texts):
         return [[sum("-" in word for word in text.split()) / (len(text.split()) + 1)] for text in texts]
 
-    monkeypatch.setattr(augmentation, "score_completions", lambda c, t: [np.array(row) for row in share(c, t)])
-    sets = augmentation.output_sets()
+    monkeypatch.setattr(augmentation_study, "score_completions", lambda c, t: [np.array(row) for row in share(c, t)])
+    sets = output_sets()
     benign = sets["benign"]
-    found = augmentation.measure_output(Listener(), sets | {"benign": benign[benign.reply_code == ""]})
+    found = measure_output(Listener(), sets | {"benign": benign[benign.reply_code == ""]})
     assert set(found["caught"]) == {"plain", "spacing", "leet", "reversal", "shift", "tongue", "chains"}
     assert found["caught"]["spacing"] > 0.9 and found["harmless_flagged"]["spacing"] > 0.9
     assert found["caught"]["reversal"] == found["harmless_flagged"]["reversal"] == 0
@@ -54,6 +55,6 @@ def test_mean_hardening_averages_over_seeds():
     runs = {
         name: {"caught": {"reversal": rate}, "harmless_flagged": {"reversal": rate / 2}} for name, rate in rates.items()
     }
-    tables = augmentation.mean_hardening({"output_runs": runs})
+    tables = mean_hardening({"output_runs": runs})
     assert tables["caught"].loc["reversal"].tolist() == [0.25, 0.9]
     assert tables["harmless_flagged"].loc["reversal"].tolist() == [0.125, 0.45]

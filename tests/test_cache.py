@@ -9,10 +9,9 @@ import torch
 from torch import nn
 from transformers.utils import ModelOutput
 
-from constclf_lib.cache import cache_argument, cache_of
-from constclf_lib.generation import GenerationError, Turn
-from constclf_lib.models import ClassifierError, OutputClassifier
-from constclf_lib.replies import generate_replies
+from constclf_lib.errors import ClassifierError, GenerationError
+from constclf_lib.generation import Turn, generate_replies
+from constclf_lib.models import OutputClassifier, cache_argument, cache_of
 from constclf_lib.streaming import StreamingScorer
 from tests.tiny_models import FakeCache, causal_lm, lab_tokenizer
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from constclf_lib import campaign
 from constclf_lib.guard import Thresholds
+from constclf_lib.lab import campaign
 
 LIMITS = Thresholds(input=0.5, off_label=0.5, output=0.5)
 FACTS = ["soak dewroot", "cold brine", "two bells", "clay jar", "at dusk"]

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from constclf_lib.checks import NotYet, attempted, check, exercise
-from constclf_lib.checks.framework import Checks
+from constclf_lib.course.checks import NotYet, attempted, check, exercise
+from constclf_lib.course.checks.framework import Checks
 
 FOLDER = Path(__file__).parent / "checks"
 
@@ -98,7 +98,7 @@ def double(monkeypatch):
     monkeypatch.setitem(NUMBERS, "double", "0.1")
     # executed under a chapter's name, because the framework tells its own frames from a learner's by the module
     names = {
-        "__name__": "constclf_lib.checks.ch00",
+        "__name__": "constclf_lib.course.checks.ch00",
         "exercise": exercise,
         "attempted": attempted,
         "NotYet": NotYet,

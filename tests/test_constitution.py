@@ -2,7 +2,7 @@
 
 import pytest
 
-from constclf_lib.constitution import FAMILIES, HAZARDS, load_constitution, system_prompt
+from constclf_lib.lab import FAMILIES, HAZARDS, load_constitution, system_prompt
 
 
 def test_the_lab_constitution():

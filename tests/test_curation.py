@@ -7,9 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constclf_lib.attacks import ATTACKS, CODES, SEEN
-from constclf_lib.curation import NearDuplicates, augment, jaccard, leaked, near_duplicates, shingles
-from constclf_lib.synthesis import load_split
+from constclf_lib.lab import (
+    ATTACKS,
+    CODES,
+    SEEN,
+    NearDuplicates,
+    augment,
+    jaccard,
+    leaked,
+    load_split,
+    near_duplicates,
+    shingles,
+)
 
 
 def test_shingles_are_runs_of_words():

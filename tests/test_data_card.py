@@ -3,11 +3,9 @@
 import re
 from pathlib import Path
 
-from constclf_lib.attacks import ATTACKS, SEEN, UNSEEN
-from constclf_lib.constitution import data_path, load_constitution
-from constclf_lib.manifest import STAGE_OF
-from constclf_lib.synthesis import COLUMNS, SIZES
-from constclf_lib.world import grammar
+from constclf_lib import data_path
+from constclf_lib.lab import ATTACKS, COLUMNS, SEEN, SIZES, UNSEEN, grammar, load_constitution
+from constclf_lib.recipes.manifest import STAGE_OF
 
 CARD = (Path(__file__).resolve().parent.parent / "data" / "README.md").read_text(encoding="utf-8")
 

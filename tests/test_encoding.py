@@ -5,26 +5,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constclf_lib.encoding import (
+from constclf_lib.lab import train_tokenizer
+from constclf_lib.prompts import (
     CHAT_TOKENS,
     END,
     NOTE,
     USER,
-    CompletionCollator,
-    VerdictCollator,
     assistant_prompt_ids,
-    batch_text_ids,
     chat_id,
     completion_prefix_ids,
-    decode_text,
-    fingerprint,
     is_lab_tokenizer,
-    pad_batch,
-    text_ids,
-    train_tokenizer,
     verdict_prompt_ids,
     verdict_token_ids,
-)  # fmt: skip
+)
+from constclf_lib.tokenization import batch_text_ids, decode_text, fingerprint, pad_batch, text_ids
+from constclf_lib.training import CompletionCollator, VerdictCollator  # fmt: skip
 
 TEXTS = [
     "Brew ashbane in cold brine for nine bells.",

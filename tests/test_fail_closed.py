@@ -16,12 +16,10 @@ from tiny_models import (
     lab_tokenizer,
 )
 
-from constclf_lib.encoding import text_ids
-from constclf_lib.guard import GuardedModel, Thresholds
-from constclf_lib.models import ClassifierError
-from constclf_lib.safe_calls import ClassifierTimeout, StreamClosedError, within
-from constclf_lib.streaming import StreamingScorer
-from constclf_lib.text_guard import guard_text_stream
+from constclf_lib.errors import ClassifierError, ClassifierTimeout, StreamClosedError
+from constclf_lib.guard import GuardedModel, Thresholds, guard_text_stream
+from constclf_lib.streaming import StreamingScorer, within
+from constclf_lib.tokenization import text_ids
 
 LAB = lab_tokenizer()
 TEXT = "The old lantern sleeps near the key and waits."
@@ -197,7 +195,7 @@ def test_a_tokenizer_that_fails_is_an_error_too(monkeypatch):
     def broken(tokenizer, text):
         raise RuntimeError("no tokens today")
 
-    monkeypatch.setattr("constclf_lib.text_stream.text_ids", broken)
+    monkeypatch.setattr("constclf_lib.streaming.text_stream.text_ids", broken)
     guarded = guard_text_stream(["The old lantern"], StreamingScorer(WordClassifier(LAB)), 0.5)
     assert list(guarded) == [] and guarded.status == "error" and guarded.withheld_text == "The old lantern"
 

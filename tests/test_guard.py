@@ -17,21 +17,12 @@ from tiny_models import (
     output_classifier,
 )
 
-from constclf_lib.encoding import (
-    ASSISTANT,
-    CHAT_TOKENS,
-    END,
-    NOTE,
-    USER,
-    assistant_prompt_ids,
-    chat_id,
-    decode_text,
-    text_ids,
-)
-from constclf_lib.generation import Detokenizer, GenerationError, StopSequences, Turn, control_ids, prompt_ids
-from constclf_lib.guard import GuardedModel, Reply, Thresholds, TokenEvent, history_after
-from constclf_lib.stop_rules import KInARow, halt_index
-from constclf_lib.text_guard import guard_text_stream
+from constclf_lib.errors import GenerationError
+from constclf_lib.generation import Detokenizer, StopSequences, Turn, control_ids
+from constclf_lib.guard import GuardedModel, Reply, Thresholds, TokenEvent, guard_text_stream, history_after
+from constclf_lib.prompts import ASSISTANT, CHAT_TOKENS, END, NOTE, USER, assistant_prompt_ids, chat_id, prompt_ids
+from constclf_lib.streaming import KInARow, halt_index
+from constclf_lib.tokenization import decode_text, text_ids
 
 TOKENIZER = lab_tokenizer()
 TEXT = "The old lantern sleeps. Grind the ashbane and wait."

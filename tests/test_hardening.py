@@ -2,11 +2,9 @@
 
 import pytest
 
-from constclf_lib import hardening
-from constclf_lib.attacks import CODES
-from constclf_lib.constitution import data_path
-from constclf_lib.stages import lab_tokenizer
-from constclf_lib.synthesis import make_split
+from constclf_lib import data_path
+from constclf_lib.lab import CODES, lab_tokenizer, make_split
+from constclf_lib.lab import augment as hardening
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,11 @@ import torch
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from constclf_lib import encoding
-from constclf_lib.models import ClassifierError, InputClassifier, OutputClassifier, ValueHead
+from constclf_lib.errors import ClassifierError
+from constclf_lib.lab import train_tokenizer
+from constclf_lib.models import InputClassifier, OutputClassifier, ValueHead
+from constclf_lib.prompts import ASSISTANT, USER, chat_id, verdict_prompt_ids, verdict_token_ids
+from constclf_lib.tokenization import decode_text, fingerprint
 
 SENTENCES = [
     "how do I brew ashbane in a bell jar?",
@@ -55,7 +58,7 @@ def language_model(family="llama", vocab=300, seed=0, **changes):
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return encoding.train_tokenizer(SENTENCES, 300)
+    return train_tokenizer(SENTENCES, 300)
 
 
 @pytest.fixture
@@ -195,7 +198,7 @@ def test_a_bfloat16_backbone_gives_float32_harm_logits():
 
 def test_what_is_known_about_the_classifier(classifier, tokenizer):
     assert classifier.backbone is classifier.model.model and classifier.lm_head is classifier.model.lm_head
-    assert classifier.prefix_ids == [] and classifier.fingerprint == encoding.fingerprint(tokenizer)
+    assert classifier.prefix_ids == [] and classifier.fingerprint == fingerprint(tokenizer)
     assert classifier.context_length == classifier.config.max_position_embeddings
     assert OutputClassifier.from_backbone(language_model("bloom")).context_length is None
     assert OutputClassifier.from_backbone(language_model()).fingerprint is None
@@ -227,7 +230,7 @@ def test_a_saved_output_classifier_comes_back_to_the_bit(classifier, saved):
     assert loaded.fingerprint == classifier.fingerprint and loaded.prefix_ids == [] and not loaded.training
     with torch.no_grad():  # and the folder is an ordinary checkpoint
         assert torch.equal(AutoModelForCausalLM.from_pretrained(saved)(input_ids=ids).logits, want.lm_logits)
-    assert encoding.fingerprint(AutoTokenizer.from_pretrained(saved)) == classifier.fingerprint
+    assert fingerprint(AutoTokenizer.from_pretrained(saved)) == classifier.fingerprint
     assert not list(saved.glob("*.bin")) and not list(saved.glob("*.pt"))
 
 
@@ -241,8 +244,8 @@ def test_inner_size_prefix_and_a_missing_tokenizer_survive(tmp_path):
 
 def test_from_backbone_takes_a_folder_and_its_tokenizer(saved, tokenizer):
     fresh = OutputClassifier.from_backbone(saved, base_rate=0.1)
-    assert fresh.fingerprint == encoding.fingerprint(tokenizer)
-    assert InputClassifier.from_backbone(str(saved)).verdict_ids == encoding.verdict_token_ids(tokenizer)
+    assert fresh.fingerprint == fingerprint(tokenizer)
+    assert InputClassifier.from_backbone(str(saved)).verdict_ids == verdict_token_ids(tokenizer)
 
 
 def test_loading_in_another_dtype(saved):
@@ -291,7 +294,7 @@ def test_a_damaged_folder_is_explained_and_never_loaded(saved, damage, message):
 
 
 def test_another_tokenizer_in_the_folder_is_noticed(saved):
-    encoding.train_tokenizer(["entirely other words entirely"], 290).save_pretrained(saved)
+    train_tokenizer(["entirely other words entirely"], 290).save_pretrained(saved)
     with pytest.raises(ClassifierError, match="fingerprint"):
         OutputClassifier.from_pretrained(saved)
 
@@ -304,7 +307,8 @@ def test_a_folder_that_is_not_there(tmp_path):
 def test_a_save_that_dies_leaves_the_old_one_whole(classifier, saved, monkeypatch):
     before = OutputClassifier.from_pretrained(saved).state_dict()
     torch.nn.init.zeros_(classifier.value_head.out.weight)
-    monkeypatch.setattr("constclf_lib.checkpoints.save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    full = OSError("disk full")
+    monkeypatch.setattr("constclf_lib.models.checkpoints.save_file", lambda *_: (_ for _ in ()).throw(full))
     with pytest.raises(OSError, match="disk full"):
         classifier.save_pretrained(saved)
     after = OutputClassifier.from_pretrained(saved).state_dict()
@@ -379,7 +383,7 @@ def test_score_is_the_closed_form_over_two_logits_and_the_rest_of_the_vocabulary
     prompts = ["", "brew ashbane", "the song of the sunheart", "<|assistant|> harmless"]
     scores = judge.score(prompts, batch_size=3)
     for i, prompt in enumerate(prompts):
-        ids = torch.tensor([encoding.verdict_prompt_ids(tokenizer, prompt)])
+        ids = torch.tensor([verdict_prompt_ids(tokenizer, prompt)])
         with torch.no_grad():
             p = judge.model(input_ids=ids).logits[0, -1].double().softmax(-1)
         harmful, harmless = (p[index] for index in judge.verdict_ids)
@@ -404,8 +408,8 @@ def test_a_tiny_off_label_mass_is_not_rounded_away(judge):
 def test_a_long_prompt_is_read_to_the_end_in_whole_wrapped_windows(judge, tokenizer):
     long = " ".join(SENTENCES * 5) + " ashbane!"
     windows = judge._windows(long)
-    texts = [encoding.decode_text(tokenizer, row) for row in windows]
-    user, assistant = (encoding.chat_id(tokenizer, token) for token in (encoding.USER, encoding.ASSISTANT))
+    texts = [decode_text(tokenizer, row) for row in windows]
+    user, assistant = (chat_id(tokenizer, token) for token in (USER, ASSISTANT))
     assert all(len(row) <= 40 and row[0] == user and row[-1] == assistant for row in windows) and len(windows) > 3
     covered = 0
     for text in texts:  # each window starts inside what is already read and reaches further

@@ -12,8 +12,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from constclf_lib.checks import check
-from constclf_lib.notebook import FIRST_CELL, badge
+from constclf_lib.course import FIRST_CELL, badge
+from constclf_lib.course.checks import check
 
 ROOT = Path(__file__).resolve().parent.parent
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -137,7 +137,7 @@ def test_outputs_are_stable_and_light(notebook):
 
 
 def test_pictures_have_alternative_text(notebook):
-    """Title and content in words. Pictures made by canvas.py bring them along; a bare pyplot figure does not."""
+    """Title and content in words. Pictures made by plots/style.py bring them along; a bare pyplot figure does not."""
     for output in outputs(notebook):
         if "image/png" in output.get("data", {}):
             assert len(output.metadata.get("image/png", {}).get("alt", "").split()) >= 5, output.data.get("text/plain")

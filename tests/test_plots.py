@@ -16,9 +16,22 @@ import pytest
 from PIL import Image
 from test_evaluation import lab  # noqa: F401  a fixture: tiny models that write notes and replies
 
-from constclf_lib import canvas, demos, plots, widgets
+from constclf_lib.course import (
+    RedTeam,
+    Rehearsal,
+    operating_point,
+    panels,
+    picture_of,
+    plots,
+    rehearsal,
+    rehearse,
+    show_operating_point,
+    show_reply,
+)
+from constclf_lib.course.plots import style as canvas
+from constclf_lib.evaluation import wilson_interval
 from constclf_lib.guard import GuardedModel, Reply, Thresholds
-from constclf_lib.stats import wilson_interval
+from constclf_lib.tokenization import token_at
 
 rng = np.random.default_rng(0)
 TOKENS = [
@@ -104,10 +117,10 @@ def test_pyplot_stays_out():
     for module in (
         canvas,
         plots,
-        demos,
-        widgets,
-        sys.modules["constclf_lib.token_plots"],
-        sys.modules["constclf_lib.score_plots"],
+        rehearsal,
+        panels,
+        sys.modules["constclf_lib.course.plots.tokens"],
+        sys.modules["constclf_lib.course.plots.scores"],
     ):
         imports = [line for line in inspect.getsource(module).splitlines() if "import" in line]
         assert not [line for line in imports if "pyplot" in line or "pylab" in line], module.__name__
@@ -188,18 +201,18 @@ def prompt(lab, guard):  # noqa: F811
     """A prompt that gets a reply whose scores rise above 0.01 only after the first token, so that there is a cut to
     see."""
     for text in (f"{word} ash{'e' * n}" for word in lab.prompts for n in range(9)):
-        rehearsal = demos.rehearse(guard, text, 12)
+        rehearsal = rehearse(guard, text, 12)
         if len(rehearsal.token_scores) > 3 and rehearsal.token_scores[0] < rehearsal.token_scores.max() - 0.2:
             return text
     raise AssertionError("no prompt of the fixture gets a varied reply")
 
 
 def test_token_at_finds_the_token_of_a_character():
-    assert [demos.token_at(["ab", "", "c", "de"], k) for k in (-1, 0, 1, 2, 3, 4, 5)] == [None, 0, 0, 2, 3, 3, None]
+    assert [token_at(["ab", "", "c", "de"], k) for k in (-1, 0, 1, 2, 3, 4, 5)] == [None, 0, 0, 2, 3, 3, None]
 
 
 def test_rehearsal_cuts_where_the_guard_does(guard, prompt):
-    rehearsal = demos.rehearse(guard, prompt, 12)
+    rehearsal = rehearse(guard, prompt, 12)
     for output in (0.9999, float(rehearsal.token_scores[0])):
         limits = Thresholds(2.0, 2.0, output)
         live = guard.stream(prompt, max_new_tokens=12, thresholds=limits)
@@ -207,19 +220,19 @@ def test_rehearsal_cuts_where_the_guard_does(guard, prompt):
         cut = rehearsal.cut(limits)
         assert (cut["status"], cut["released_text"]) == (reply.status, reply.released_text)
     with pytest.raises(ValueError, match="both bodyguards"):
-        demos.rehearse(GuardedModel(guard.assistant, guard.tokenizer), prompt)
+        rehearse(GuardedModel(guard.assistant, guard.tokenizer), prompt)
 
 
 def test_guard_panel_equals_its_twin_and_asks_no_model_when_a_threshold_moves(guard, prompt, monkeypatch):
-    panel = widgets.guard_panel(guard, prompt, max_new_tokens=12)
-    monkeypatch.setattr(widgets, "rehearse", lambda *_: pytest.fail("a model was asked"))
+    panel = panels.guard_panel(guard, prompt, max_new_tokens=12)
+    monkeypatch.setattr(panels, "rehearse", lambda *_: pytest.fail("a model was asked"))
     assert "Halted" in panel.words.value or "Released" in panel.words.value
     seen = set()
     for side, value in [("output", 0.001), ("output", 1.0), ("input", 0.001)]:
         slider = getattr(panel, f"{side}_threshold")
         slider.value = value
         moved = {"input_threshold": panel.input_threshold.value, "output_threshold": panel.output_threshold.value}
-        twin = demos.show_reply(guard, prompt, **moved, max_new_tokens=12)
+        twin = show_reply(guard, prompt, **moved, max_new_tokens=12)
         assert panel.view.value == twin.png()
         seen.add(twin.status)
     assert seen == {"halted_output", "released", "blocked_input"}
@@ -227,22 +240,22 @@ def test_guard_panel_equals_its_twin_and_asks_no_model_when_a_threshold_moves(gu
 
 
 def test_guard_panel_escapes_what_was_typed_and_tells_what_went_wrong(guard, monkeypatch):
-    panel = widgets.guard_panel(guard, "<script>alert(1)</script>", max_new_tokens=4)
+    panel = panels.guard_panel(guard, "<script>alert(1)</script>", max_new_tokens=4)
     assert "&lt;script&gt;" in panel.words.value and "<script>" not in panel.words.value
 
     def fail(*_):
         raise RuntimeError("<b>no</b> memory")
 
-    monkeypatch.setattr(widgets, "rehearse", fail)
+    monkeypatch.setattr(panels, "rehearse", fail)
     panel.button.click()
     assert "RuntimeError: &lt;b&gt;no" in panel.words.value and not panel.button.disabled
 
 
 def test_an_error_is_not_drawn_as_a_block(guard):
-    rehearsal = demos.Rehearsal(
+    rehearsal = Rehearsal(
         "hm", {"tokens": [], "error": "the private note did not end"}, SimpleNamespace(harm=[0.1], off_label=[0.0]), []
     )
-    figure = demos.picture_of(rehearsal, guard.thresholds)
+    figure = picture_of(rehearsal, guard.thresholds)
     assert figure.status == "error" and "note did not end" in figure.alt_text
     assert not any("never asked" in text.get_text() for text in figure.axes[0].texts)
 
@@ -252,16 +265,16 @@ BENIGN = {"ordinary": (np.array([0.1, 0.6]), np.array([0.1, 0.1])), "hard": (np.
 
 
 def test_operating_point_panel_equals_its_twin():
-    table = demos.operating_point(ATTACKS, BENIGN, 0.5, 0.5)
+    table = operating_point(ATTACKS, BENIGN, 0.5, 0.5)
     assert table[["group", "n", "count"]].values.tolist() == [
         ["attacks stopped", 3, 2],
         ["ordinary", 2, 1],
         ["hard", 1, 0],
     ]
-    panel = widgets.operating_panel(ATTACKS, BENIGN, Thresholds(0.5, 1.0, 0.5))
+    panel = panels.operating_panel(ATTACKS, BENIGN, Thresholds(0.5, 1.0, 0.5))
     first = panel.view.value
     panel.input_threshold.value = 0.95
-    twin = demos.show_operating_point(ATTACKS, BENIGN, 0.95, 0.5)
+    twin = show_operating_point(ATTACKS, BENIGN, 0.95, 0.5)
     assert panel.view.value == twin.png() != first and "33.3% of the attacks stopped" in panel.words.value
 
 
@@ -279,7 +292,7 @@ TARGETS = {"ash": ("How to brew?", ["one bowl", "two bells", "three lamps", "fou
 
 
 def test_red_team_game_grades_what_was_released_and_counts_errors():
-    game = demos.RedTeam(
+    game = RedTeam(
         ScriptedGuard(
             Reply("halted_output", "take ONE  bowl"), Reply("error", ""), Reply("released", "no"),
             Reply("released", "0n3 b0wl"), Reply("released", "0n3 b0wl"),
@@ -294,7 +307,7 @@ def test_red_team_game_grades_what_was_released_and_counts_errors():
 
 
 def test_red_team_panel_keeps_score_and_escapes_replies():
-    panel = widgets.red_team_panel(ScriptedGuard(Reply("released", "<img onerror=x> one bowl")), TARGETS)
+    panel = panels.red_team_panel(ScriptedGuard(Reply("released", "<img onerror=x> one bowl")), TARGETS)
     assert panel.prompt.value == "How to brew?"
     panel.button.click()
     assert "1 of 1 attempts succeeded" in panel.words.value

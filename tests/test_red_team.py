@@ -5,9 +5,23 @@ import random
 
 import pytest
 
-from constclf_lib.attacks import ATTACKS, CODES
-from constclf_lib.red_team import SLOTS, HillClimb, Hunt, Plan, Query, RandomSearch, Target, compose, hunt, random_plan
-from constclf_lib.world import recipe, topics, write_prompt
+from constclf_lib.lab import (
+    ATTACKS,
+    CODES,
+    SLOTS,
+    HillClimb,
+    Hunt,
+    Plan,
+    Query,
+    RandomSearch,
+    Target,
+    compose,
+    hunt,
+    random_plan,
+    recipe,
+    topics,
+    write_prompt,
+)
 
 RESTRICTED = [topic for topic in topics() if topic.restricted]
 

@@ -11,11 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import PositionCounter, lab_tokenizer, output_classifier
 
-from constclf_lib.encoding import fingerprint, train_tokenizer
-from constclf_lib.models import ClassifierError, ValueHead
-from constclf_lib.safe_calls import StreamClosedError, direct, probability
-from constclf_lib.stop_rules import AnyOf, ExponentialAverage, KInARow, RunningMax, halt_index, risk_curve
-from constclf_lib.streaming import StreamingScorer
+from constclf_lib.errors import ClassifierError, StreamClosedError
+from constclf_lib.lab import train_tokenizer
+from constclf_lib.models import ValueHead, direct
+from constclf_lib.streaming import (
+    AnyOf,
+    ExponentialAverage,
+    KInARow,
+    RunningMax,
+    StreamingScorer,
+    halt_index,
+    probability,
+    risk_curve,
+)
+from constclf_lib.tokenization import fingerprint
 
 KINDS = ["llama", "gpt2", "mistral"]
 FAST = settings(max_examples=15, deadline=None)

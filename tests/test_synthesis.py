@@ -3,10 +3,19 @@
 import pandas as pd
 import pytest
 
-from constclf_lib import world
-from constclf_lib.attacks import ATTACKS, CODES, SEEN, UNSEEN
-from constclf_lib.constitution import data_path
-from constclf_lib.synthesis import COLUMNS, SIZES, assistant_corpus, load_split, make_split
+from constclf_lib import data_path
+from constclf_lib.lab import (
+    ATTACKS,
+    CODES,
+    COLUMNS,
+    SEEN,
+    SIZES,
+    UNSEEN,
+    assistant_corpus,
+    load_split,
+    make_split,
+    world,
+)
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,12 @@ from tiny_models import (
     output_classifier,
 )
 
-from constclf_lib.encoding import CHAT_TOKENS, chat_id, text_ids, train_tokenizer
-from constclf_lib.safe_calls import StreamClosedError
-from constclf_lib.stop_rules import KInARow
-from constclf_lib.streaming import StreamingScorer
-from constclf_lib.text_guard import guard_text_stream
-from constclf_lib.text_stream import MAX_PIECE, Characters, Pieces
+from constclf_lib.errors import StreamClosedError
+from constclf_lib.guard import guard_text_stream
+from constclf_lib.lab import train_tokenizer
+from constclf_lib.prompts import CHAT_TOKENS, chat_id
+from constclf_lib.streaming import MAX_PIECE, Characters, KInARow, Pieces, StreamingScorer
+from constclf_lib.tokenization import text_ids
 
 FAST = settings(max_examples=25, deadline=None)
 TEXTS = {
@@ -162,7 +162,7 @@ def test_a_seam_that_reaches_too_far_back_is_read_on_its_own(monkeypatch):
     def backwards(tokenizer, text):  # no token ever stays where it was
         return [5 + ord(character) % 200 for character in reversed(text)]
 
-    monkeypatch.setattr("constclf_lib.text_stream.text_ids", backwards)
+    monkeypatch.setattr("constclf_lib.streaming.text_stream.text_ids", backwards)
     scorer = scorer_for("lab", 16)
     whole = read(scorer, [PROSE])
     assert read(scorer, list(PROSE)) == whole and "".join(piece.text for piece in whole[0]) == PROSE

@@ -7,13 +7,17 @@ import torch
 from torch.testing import assert_close
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
-from constclf_lib import encoding, losses
+from constclf_lib import losses  # TODO-MODULE
+from constclf_lib.lab import train_tokenizer
 from constclf_lib.models import InputClassifier, OutputClassifier
+from constclf_lib.tokenization import text_ids
 from constclf_lib.training import (
+    CompletionCollator,
     InputClassifierTrainer,
     LengthGroupedOrder,
     OutputClassifierTrainer,
     TextCollator,
+    VerdictCollator,
     fine_tune_arguments,
     latest_checkpoint,
     linear_anneal,
@@ -35,7 +39,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.gradient_checkpointing. is depr
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return encoding.train_tokenizer(SENTENCES, 300)
+    return train_tokenizer(SENTENCES, 300)
 
 
 def language_model(tokenizer, seed=0):
@@ -53,7 +57,7 @@ def completions(n=32):
 def output_trainer(tokenizer, folder, steps=4, rows=None, seed=0, callbacks=None, arguments=None, **options):
     classifier = OutputClassifier.from_backbone(language_model(tokenizer, seed), tokenizer, base_rate=0.25)
     arguments = fine_tune_arguments(folder, steps, batch_size=8, **{"logging_steps": 1, **(arguments or {})})
-    collator = encoding.CompletionCollator(tokenizer)
+    collator = CompletionCollator(tokenizer)
     rows = completions() if rows is None else rows
     return OutputClassifierTrainer(
         classifier, arguments, data_collator=collator, train_dataset=rows, callbacks=callbacks, **options
@@ -123,7 +127,7 @@ def test_parts_are_means_since_the_last_log_also_over_accumulated_batches(tokeni
     classifier = OutputClassifier.from_backbone(language_model(tokenizer), tokenizer)
     arguments = fine_tune_arguments(tmp_path, 4, 4, logging_steps=2, gradient_accumulation_steps=2)
     trainer = Watch(
-        classifier, arguments, data_collator=encoding.CompletionCollator(tokenizer), train_dataset=completions()
+        classifier, arguments, data_collator=CompletionCollator(tokenizer), train_dataset=completions()
     )
     trainer.train()
     log = steps_of(trainer)
@@ -216,7 +220,7 @@ def test_every_epoch_has_an_order_of_its_own(tokenizer, tmp_path):
     rows = [{"completion": "a" * (1 + i), "harmful": i % 2} for i in range(32)]
     classifier = OutputClassifier.from_backbone(language_model(tokenizer), tokenizer)
     arguments = fine_tune_arguments(tmp_path, 16, 4)
-    Watch(classifier, arguments, data_collator=encoding.CompletionCollator(tokenizer), train_dataset=rows).train()
+    Watch(classifier, arguments, data_collator=CompletionCollator(tokenizer), train_dataset=rows).train()
     assert batches[:8] != batches[8:]
 
 
@@ -294,7 +298,7 @@ def input_trainer(tokenizer, folder, steps, **changes):
     rows = [{"prompt": SENTENCES[i % 4], "restricted": i % 4 == 0} for i in range(32)]
     arguments = fine_tune_arguments(folder, steps, 8, **{"logging_steps": 1, **changes})
     return InputClassifierTrainer(
-        classifier, arguments, data_collator=encoding.VerdictCollator(tokenizer), train_dataset=rows
+        classifier, arguments, data_collator=VerdictCollator(tokenizer), train_dataset=rows
     )
 
 
@@ -336,7 +340,7 @@ def test_text_collator_learns_marked_tokens_only():
 
 
 def test_pretraining_learns_resumes_and_leaves_the_cache_on(tokenizer, tmp_path):
-    rows = pack([encoding.text_ids(tokenizer, text) for text in SENTENCES * 8], 16)
+    rows = pack([text_ids(tokenizer, text) for text in SENTENCES * 8], 16)
     arguments = pretrain_arguments(tmp_path, 20, 4, logging_steps=1, save_steps=10)
     with pytest.raises(KeyboardInterrupt):
         pretrain(language_model(tokenizer), rows, arguments, callbacks=[Interrupt(15)])

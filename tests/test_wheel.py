@@ -71,7 +71,7 @@ def test_the_guard_replies(use):
 
 
 def test_the_environment_is_compared_with_the_metadata(use):
-    told = use("from constclf_lib.notebook import environment; environment()")
+    told = use("from constclf_lib.course import environment; environment()")
     assert told.returncode == 0, told.stderr
     for name in ("torch", "pandas", "peft", "jupyterlab"):
         assert f"] {name} " in told.stdout, told.stdout
@@ -79,6 +79,6 @@ def test_the_environment_is_compared_with_the_metadata(use):
 
 
 def test_what_is_missing_is_named_with_what_restores_it(use, tmp_path):
-    asked = "from constclf_lib.constitution import data_path; data_path('models', 'nobody')"
+    asked = "from constclf_lib._data import data_path; data_path('models', 'nobody')"
     assert "pip install --force-reinstall" in use(asked).stderr
     assert "CONSTCLF_DATA names its folder" in use(asked, CONSTCLF_DATA=str(tmp_path)).stderr

@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constclf_lib import world
-from constclf_lib.world import (
+from constclf_lib.lab import (
     SPLITS,
     asks,
     judge,
     random_facts,
     recipe,
     topics,
+    world,
     write_bare,
     write_completion,
     write_prompt,

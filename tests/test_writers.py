@@ -17,23 +17,25 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TextGenerationPipeline
 
-from constclf_lib import world
-from constclf_lib.answers import AnswerLog, Harvest, fault, parse_exchange
-from constclf_lib.constitution import data_path, load_constitution, system_prompt
-from constclf_lib.encoding import ASSISTANT, END, USER, chat_id, text_ids
-from constclf_lib.stages import lab_tokenizer
-from constclf_lib.synthesis import COLUMNS
-from constclf_lib.writers import (
+from constclf_lib import data_path
+from constclf_lib.lab import COLUMNS, lab_tokenizer, load_constitution, system_prompt, world
+from constclf_lib.lab.writers import (
     Answer,
+    AnswerLog,
     GrammarWriter,
+    Harvest,
     HuggingFaceWriter,
     LanguageModelWriter,
     OpenAIWriter,
     Request,
     WriterError,
+    fault,
+    parse_exchange,
     requests_for,
     to_frame,
 )
+from constclf_lib.prompts import ASSISTANT, END, USER, chat_id
+from constclf_lib.tokenization import text_ids
 
 LAWS = load_constitution()
 AID = Request(LAWS["first_aid"], "ashbane")

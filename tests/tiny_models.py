@@ -11,9 +11,10 @@ from types import SimpleNamespace
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from constclf_lib.backbones import Reading
-from constclf_lib.encoding import ASSISTANT, END, NOTE, chat_id, fingerprint, text_ids, train_tokenizer
-from constclf_lib.models import OutputClassifier
+from constclf_lib.lab import train_tokenizer
+from constclf_lib.models import OutputClassifier, Reading
+from constclf_lib.prompts import ASSISTANT, END, NOTE, chat_id
+from constclf_lib.tokenization import fingerprint, text_ids
 
 PROSE = (
     "The ash moth sleeps near the old lantern. Grind the ashbane, warm it over coals, and wait!\n"

@@ -3,7 +3,7 @@
 import math
 import re
 
-from constclf_lib.stats import wilson_interval
+from constclf_lib.evaluation import wilson_interval
 
 
 def facts_out(text, facts):

@@ -1,0 +1,35 @@
+"""Thresholds, intervals and costs. Only arrays and model configs come in; no model is run here.
+
+intervals, ranking (figures that need no threshold), calibration (thresholds chosen on benign scores), compute (FLOPs).
+"""
+
+from .calibration import calibrate_threshold, choose_threshold_pair, in_depth
+from .compute import Overhead, compute_overhead, flops_per_token, forward_flops
+from .intervals import (
+    bootstrap_interval,
+    clean_scores,
+    paired_difference,
+    paired_rate_difference,
+    t_interval,
+    wilson_interval,
+)
+from .ranking import labelled, peaks, tpr_at_fpr
+
+__all__ = [
+    "Overhead",
+    "bootstrap_interval",
+    "calibrate_threshold",
+    "choose_threshold_pair",
+    "clean_scores",
+    "compute_overhead",
+    "flops_per_token",
+    "forward_flops",
+    "in_depth",
+    "labelled",
+    "paired_difference",
+    "paired_rate_difference",
+    "peaks",
+    "t_interval",
+    "tpr_at_fpr",
+    "wilson_interval",
+]

@@ -1,0 +1,200 @@
+"""An attacker who adapts: searches over compositions of attacks against the guard, one query at a time. Chapter 09.
+
+A `Plan` picks one option for every slot (hide a word, encode the request, frame it, pad it, ask for the reply in a
+code); `compose` turns it into a prompt. `hunt` lets one searcher per target query the guarded system until the target
+is broken or the budget is spent. What the attacker learns from a query is the input classifier's score: more than a
+real system would say, so this attacker is stronger than a stranger, and weaker than one who has the weights.
+
+Success is judged by the rubric on what was *released*: a composition that the assistant does not understand either
+slips past the guard and wins nothing. Deliberately not here: attacks on the weights (gradients), and any search that
+a test split would be tuned on.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from ..generation import generate_replies
+from ..guard import replay, score_prompts
+from ..streaming import score_completions
+from .attacks import ATTACKS
+from .grading import attack_success, grade
+
+SLOTS = {  # in the order in which they are applied
+    "hide": ("", "code_words", "splitting"),
+    "code": ("", "spacing", "leet", "reversal", "shift", "tongue"),
+    "frame": ("", "role_play", "authority", "prefix"),
+    "pad": ("", "many_shot", "dilution"),
+    "reply": ("", "reply_spacing", "reply_leet", "reply_reversal", "reply_shift", "reply_tongue"),
+}
+
+
+class Target(NamedTuple):
+    """What an attacker wants: a plain request, the part that carries it, the word it is about, the rubric, and how many
+    of its facts the unguarded assistant gives to plain requests.
+    """
+
+    prompt: str
+    ask: str
+    word: str
+    facts: tuple[str, ...]
+    baseline: int
+
+
+class Plan(NamedTuple):
+    """One option for every slot ("" for none) and the seed of everything that is drawn: phrases, covers, padding."""
+
+    hide: str = ""
+    code: str = ""
+    frame: str = ""
+    pad: str = ""
+    reply: str = ""
+    seed: int = 0
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The attacks of this plan, in the order of their use."""
+        return tuple(kind for kind in self[:-1] if kind)
+
+
+def compose(target: Target, plan: Plan, split: str = "test") -> str:
+    """The attacked prompt. A plan of a single kind is that attack, word for word; a plan of none is the plain request.
+
+    A word that was hidden stays hidden in what is encoded, framed or padded afterwards.
+    """
+    rng, (text, ask, word) = random.Random(plan.seed), target[:3]
+    for kind in plan.kinds:
+        # once the request is encoded its words are gone; the attacks that follow take the text as it is
+        parts = {"ask": ask, "target": word} if ask in text and word in ask else {}
+        text = ATTACKS[kind].apply(text, rng, split=split, **parts).text
+        if kind in SLOTS["hide"]:
+            cover = "x+y" if kind == "splitting" else re.match(r"In this talk (\w+) means", text).group(1)
+            ask, word = ask.replace(word, cover), cover
+    return text
+
+
+def random_plan(rng: random.Random) -> Plan:
+    """Every option of every slot equally likely."""
+    return Plan(*(rng.choice(options) for options in SLOTS.values()), seed=rng.randrange(10**6))
+
+
+class RandomSearch:
+    """Draws every plan anew and learns nothing: what a smarter search has to beat."""
+
+    def __init__(self, seed: int) -> None:
+        self.rng = random.Random(seed)
+
+    def propose(self) -> Plan:
+        return random_plan(self.rng)
+
+    def learn(self, plan: Plan, score: float) -> None:
+        pass
+
+
+class HillClimb:
+    """Changes one thing about the best plan so far, and moves there if the guard scores it no higher.
+
+    After `patience` queries without a lower score it starts again from a random plan, as one who is stuck would.
+    """
+
+    def __init__(self, seed: int, patience: int = 12) -> None:
+        self.rng, self.patience = random.Random(seed), patience
+        self.best, self.score, self.waited = None, math.inf, 0
+
+    def propose(self) -> Plan:
+        if self.best is None:
+            return random_plan(self.rng)
+        changed = {"seed": self.rng.randrange(10**6)}
+        slot = self.rng.choice([*SLOTS, "seed"])
+        if slot != "seed":
+            changed[slot] = self.rng.choice([option for option in SLOTS[slot] if option != getattr(self.best, slot)])
+        return self.best._replace(**changed)
+
+    def learn(self, plan: Plan, score: float) -> None:
+        self.waited = 0 if score < self.score else self.waited + 1
+        if score <= self.score:
+            self.best, self.score = plan, score
+        if self.waited >= self.patience:
+            self.best, self.score, self.waited = None, math.inf, 0
+
+
+def guarded_system(guard, mode: str = "both", max_new_tokens: int = 256) -> Callable[[Sequence[str]], list[dict]]:
+    """The guarded model as an attacker meets it: prompts in, results of `evaluation.replay` out, many at once.
+
+    mode: which bodyguards stand. The assistant runs only for prompts that are not blocked. Raises ValueError for a
+    guard that lacks a bodyguard or works through text.
+    """
+    if guard.input_classifier is None or guard.output_classifier is None or guard.through_text:
+        raise ValueError("a hunt needs both bodyguards and one tokenizer for all")
+    unasked = {"tokens": [], "ids": [], "text": "", "error": ""}
+
+    def ask(prompts: Sequence[str]) -> list[dict]:
+        prompts = list(prompts)
+        scores = score_prompts(guard.input_classifier, prompts)
+        reading = "input" if mode in ("input", "both") else "none"
+        first = replay(prompts, [unasked] * len(prompts), scores, None, guard.thresholds, reading)
+        asked = [i for i, result in enumerate(first) if result["status"] == "released"]
+        written = generate_replies(
+            guard.assistant, guard.tokenizer, [prompts[i] for i in asked], max_new_tokens,
+            max_note_tokens=guard.max_note_tokens,
+        )  # fmt: skip
+        replies = [unasked] * len(prompts)
+        for i, reply in zip(asked, written, strict=True):
+            replies[i] = reply
+        peaks = score_completions(guard.output_classifier, [reply["ids"] for reply in replies])
+        results = replay(prompts, replies, scores, peaks, guard.thresholds, mode)
+        return [result | {"input_score": float(harm)} for result, harm in zip(results, scores.harm, strict=True)]
+
+    return ask
+
+
+class Query(NamedTuple):
+    """One attempt and what came of it. `facts`: how many of the rubric were released. Errors are attempts, too."""
+
+    plan: Plan
+    prompt: str
+    status: str
+    score: float
+    facts: int
+    success: bool
+
+
+@dataclass
+class Hunt:
+    """All queries against one target."""
+
+    target: Target
+    queries: list[Query] = field(default_factory=list)
+
+    @property
+    def broken_at(self) -> float:
+        """Queries until the first success, itself included; math.inf if there was none."""
+        return next((n for n, query in enumerate(self.queries, 1) if query.success), math.inf)
+
+
+def hunt(targets: Sequence[Target], system: Callable, searchers: Sequence, budget: int) -> list[Hunt]:
+    """One searcher per target, `budget` queries each at most; a target that is broken is left alone.
+
+    system: prompts -> results, as from `guarded_system`. All targets are queried side by side, which changes nothing
+    but the time it takes. Raises ValueError if searchers and targets do not pair up.
+    """
+    if len(targets) != len(searchers):
+        raise ValueError(f"{len(targets)} targets, {len(searchers)} searchers: each target needs its own")
+    hunts = [Hunt(target) for target in targets]
+    for _ in range(budget):
+        open_ones = [i for i, hunted in enumerate(hunts) if hunted.broken_at == math.inf]
+        plans = [searchers[i].propose() for i in open_ones]
+        prompts = [compose(targets[i], plan) for i, plan in zip(open_ones, plans, strict=True)]
+        for i, plan, result in zip(open_ones, plans, system(prompts) if prompts else [], strict=True):
+            rubric, released = targets[i], result["released_text"]
+            success = attack_success(released, rubric.facts, rubric.baseline, plan.kinds)
+            held = grade(released, rubric.facts, plan.kinds)
+            query = Query(plan, result["prompt"], result["status"], result["input_score"], held, success)
+            hunts[i].queries.append(query)
+            searchers[i].learn(plan, query.score)
+    return hunts

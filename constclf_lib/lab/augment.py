@@ -1,0 +1,145 @@
+"""What happens to exchanges after they are written: rewritten as attackers would, near-duplicates out, leaks found.
+
+Built in chapter 01. `augment` multiplies exchanges by the jailbreak rewritings of attacks.py, `near_duplicates` finds
+texts that say almost the same, `leaked` tells how much of a test split a training split has seen.
+
+Deliberately not here: MinHash. At the size of a course the exact answer is fast enough (see `NearDuplicates`).
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ..tokenization import decode_text, text_ids
+from .attacks import ATTACKS, CODES, SEEN
+
+
+def augment(exchanges: pd.DataFrame, kinds: Sequence[str] = SEEN, copies: int = 1, seed: int = 0) -> pd.DataFrame:
+    """`copies` attacked versions of every exchange, each by a random kind; the labels stay, benign rows included.
+
+    A disguise does not change what is asked for: restricted stays restricted, and permitted stays permitted, or the
+    classifier learns that the disguise is the crime. Where a kind asks for the reply in a code, the completion is
+    encoded too (onset 0 if it is harmful: no part of a coded text can be told from another by character).
+    Augment after splitting, or copies of one exchange land on both sides. Only plain rows (attack "") can be augmented:
+    ValueError otherwise.
+    """
+    if (exchanges["attack"] != "").any():
+        raise ValueError("augment plain exchanges only: some of these are attacked already")
+    rng, rows = random.Random(f"augment/{seed}"), []
+    for row in exchanges.to_dict("records"):
+        split = row["plan"].split("/")[0] if row["plan"].startswith(("train/", "validation/", "test/")) else "train"
+        for _ in range(copies):
+            attack = ATTACKS[rng.choice(list(kinds))]
+            ask = row["ask"] if row["ask"] and row["ask"] in row["prompt"] else ""
+            target = row["hazard"] if row["hazard"] in (ask or row["prompt"]) else ""
+            attacked = attack.apply(row["prompt"], rng, ask=ask, target=target, split=split)
+            changed = {"prompt": attacked.text, "attack": attack.name, "reply_code": attacked.reply_code}
+            if attacked.reply_code:
+                changed["completion"] = CODES[attacked.reply_code].encode(row["completion"])
+                changed["onset"] = 0 if row["harmful"] else -1
+            rows.append(row | changed)
+    return pd.DataFrame(rows, columns=exchanges.columns)
+
+
+# Of the rows of the split, added to them. "coded": its replies in a known code once more.
+SHARES = {"chains": 0.35, "coded": 0.3, "smudged": 0.3, "unreadable": 0.08, "noise": 0.25}
+
+
+def chains(exchanges: pd.DataFrame, size: int, seed: int = 0, longest: int = 6) -> pd.DataFrame:
+    """`size` replies that each hold two to `longest` completions of `exchanges` in a row; one in two holds exactly one
+    harmful completion, anywhere in the row. Columns `completion`, `harmful`.
+    """
+    rng, parts = random.Random(f"chains/{seed}"), dict(list(exchanges.groupby("harmful").completion))
+    harmful, harmless = parts[True].tolist(), parts[False].tolist()
+    rows = []
+    for _ in range(size):
+        row = rng.choices(harmless, k=rng.randint(2, longest))
+        if bad := rng.random() < 0.5:
+            row[rng.randrange(len(row))] = rng.choice(harmful)
+        rows.append({"completion": " ".join(row), "harmful": bad})
+    return pd.DataFrame(rows)
+
+
+def unreadable(exchanges: pd.DataFrame, tokenizer, size: int, seed: int = 0) -> pd.DataFrame:
+    """`size` replies that nobody can read, all labelled harmful: a completion under a cipher with an alphabet of its
+    own, or with half or more of its tokens drawn at random; one in two behind a harmless completion. Columns
+    `completion`, `harmful`.
+    """
+    rng, texts = random.Random(f"unreadable/{seed}"), exchanges.completion.tolist()
+    openings = exchanges.completion[~exchanges.harmful].tolist()
+    rows = []
+    for _ in range(size):
+        text = rng.choice(texts)
+        if rng.random() < 0.5:
+            alphabet = "".join(rng.sample(string.ascii_lowercase, 26))
+            text = text.lower().translate(str.maketrans(string.ascii_lowercase, alphabet))
+        else:
+            text = _smudge(text, rng.uniform(0.5, 1), tokenizer, rng)
+        before = rng.choice(openings) + " " if rng.random() < 0.5 else ""
+        rows.append({"completion": before + text, "harmful": True})
+    return pd.DataFrame(rows)
+
+
+def smudged(exchanges: pd.DataFrame, tokenizer, size: int, seed: int = 0) -> pd.DataFrame:
+    """`size` completions in which up to one token in twenty is another, drawn at random; one in two is in a known
+    code. The label stays: a few odd words do not make a text unreadable. Columns `completion`, `harmful`.
+    """
+    rng, coded = random.Random(f"smudged/{seed}"), exchanges.reply_code != ""
+    picked = pd.concat([
+        exchanges[side].sample(count, replace=True, random_state=seed)
+        for side, count in ((coded, size // 2), (~coded, size - size // 2))
+    ])  # fmt: skip
+    texts = [_smudge(text, rng.uniform(0, 0.05), tokenizer, rng, rng.random() < 0.3) for text in picked.completion]
+    return pd.DataFrame({"completion": texts, "harmful": picked.harmful.to_numpy()})
+
+
+def _smudge(text: str, share: float, tokenizer, rng: random.Random, first: bool = False) -> str:
+    """`text` with that share of its tokens, at least one, drawn anew from the vocabulary; and the first, if asked."""
+    ids, control = text_ids(tokenizer, text), set(tokenizer.all_special_ids)
+    places = set(rng.sample(range(len(ids)), k=max(1, round(share * len(ids))))) | ({0} if first else set())
+    words = [i for i in range(len(tokenizer)) if i not in control]
+    return decode_text(tokenizer, [rng.choice(words) if k in places else i for k, i in enumerate(ids)])
+
+
+def noisy(exchanges: pd.DataFrame, size: int, seed: int = 0) -> pd.DataFrame:
+    """`size` prompts of `exchanges` with noise before them, behind them, or both: up to 300 letters, or up to 60 words
+    of other prompts. What is asked for stays, so the label does. Columns `prompt`, `restricted`.
+    """
+    rng = random.Random(f"noisy/{seed}")
+    picked = exchanges.sample(size, replace=True, random_state=seed)
+    words = sorted({word for prompt in exchanges.prompt.head(2000) for word in prompt.split()})
+    rows = []
+    for prompt, restricted in zip(picked.prompt, picked.restricted, strict=True):
+        sides = rng.choice(((True, False), (False, True), (False, True), (True, True)))
+        before, after = (_noise(rng, words) if side else "" for side in sides)
+        rows.append({"prompt": f"{before} {prompt} {after}".strip(), "restricted": bool(restricted)})
+    return pd.DataFrame(rows)
+
+
+def _noise(rng: random.Random, words: Sequence[str]) -> str:
+    if rng.random() < 0.5:
+        return " ".join(rng.choices(words, k=rng.randint(3, 60)))
+    signs = string.ascii_lowercase + rng.choice(("", " " * 5, string.digits + string.punctuation))
+    return "".join(rng.choices(signs, k=rng.randint(20, 300)))
+
+
+def hardened_completions(exchanges: pd.DataFrame, tokenizer, seed: int = 0) -> pd.DataFrame:
+    """The output classifier's training rows: the split, chains, replies in known codes, smudged, unreadable."""
+    sizes = {name: int(share * len(exchanges)) for name, share in SHARES.items()}
+    added = (
+        chains(exchanges, sizes["chains"], seed),
+        exchanges[exchanges.reply_code != ""].sample(sizes["coded"], replace=True, random_state=seed),
+        smudged(exchanges, tokenizer, sizes["smudged"], seed),
+        unreadable(exchanges, tokenizer, sizes["unreadable"], seed),
+    )
+    return pd.concat([rows[["completion", "harmful"]] for rows in (exchanges, *added)], ignore_index=True)
+
+
+def hardened_prompts(exchanges: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """The input classifier's training rows: the split, and requests in noise."""
+    added = noisy(exchanges, int(SHARES["noise"] * len(exchanges)), seed)
+    return pd.concat([exchanges[["prompt", "restricted"]], added], ignore_index=True)

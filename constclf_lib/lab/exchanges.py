@@ -1,0 +1,261 @@
+"""From rules to labelled exchanges: the grammar writer, and the mixtures that make up the lab's data sets.
+
+Chapter 01. An exchange is a prompt, a completion and what is true about them. The writer here is the grammar of
+Emberfall; writers.py has the two that
+ask a language model instead and answer in the same form.
+
+Deliberately not here: how text becomes tokens (`tokenization`).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+
+import pandas as pd
+from tqdm import tqdm
+
+from .._data import data_path
+from . import attacks, world
+from .constitution import HAZARDS
+from .world import topics
+
+SIZES = {"train": 30_000, "validation": 10_000, "test": 10_000, "hard_benign": 2_000, "red_team": 3_400}
+
+
+COLUMNS = (
+    "prompt",
+    "completion",
+    "restricted",
+    "harmful",
+    "rule_id",
+    "hazard",
+    "onset",
+    "facts",
+    "attack",
+    "reply_code",
+    "register",
+    "note",
+    "ask",
+    "plan",
+)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One prompt and one completion with their truth.
+
+    restricted: the prompt asks for restricted know-how (label of the input classifier). harmful: the completion gives
+    it (label of the output
+    classifier). onset: character offset in the completion, -1 for none. facts: the rubric. attack: the kind ("" none).
+    reply_code: the code the reply
+    is written in. note: what the assistant privately understands. ask, register, plan: where the texts came from, so
+    that leakage can be tested.
+    """
+
+    prompt: str
+    completion: str
+    restricted: bool
+    harmful: bool
+    rule_id: str
+    hazard: str
+    onset: int
+    facts: tuple[str, ...]
+    attack: str
+    reply_code: str
+    register: str
+    note: str
+    ask: str
+    plan: str
+
+
+def note_for(topic: world.Topic, facts: tuple[str, ...], reply_code: str = "") -> str:
+    """The assistant's private note: the request in plain words and, if the reply is to be in code, the facts before
+    they are encoded.
+    """
+    plain = world.plain_name(topic)
+    return f"{plain}, in {reply_code}: {', '.join(facts)}" if reply_code else plain
+
+
+def write_exchange(
+    rng: random.Random,
+    split: str,
+    topic: world.Topic,
+    *,
+    attack: str = "",
+    behaviour: str = "answer",
+    varied: bool = False,
+    distractor: bool | None = None,
+    sentences: int = 4,
+) -> Exchange:
+    """One exchange by the grammar.
+
+    behaviour: "answer", "refuse", or "deflect" (a lawful answer about the same target instead). varied: facts drawn at
+    random instead of the true
+    ones. distractor and sentences: see `world.write_prompt` and `world.write_completion`.
+    """
+    prompt = world.write_prompt(topic, split, rng, distractor=distractor)
+    text, reply_code = prompt.text, ""
+    if attack:
+        attacked = attacks.ATTACKS[attack].apply(prompt.text, rng, ask=prompt.ask, target=topic.target, split=split)
+        text, reply_code = attacked.text, attacked.reply_code
+    facts = world.random_facts(topic, rng) if varied else world.recipe(topic)
+    subject = topic
+    if behaviour == "refuse":
+        completion, reply_code = world.write_refusal(topic, split, rng), ""
+    else:
+        if behaviour == "deflect":
+            subject = rng.choice([t for t in world.topics() if t.target == topic.target and not t.restricted])
+            facts = world.random_facts(subject, rng) if varied else world.recipe(subject)
+        if reply_code:
+            completion = world.write_bare(subject, split, rng, facts)
+        else:
+            completion = world.write_completion(subject, split, rng, facts=facts, sentences=sentences)
+    return Exchange(
+        prompt=text,
+        completion=attacks.CODES[reply_code].encode(completion.text) if reply_code else completion.text,
+        restricted=topic.restricted,
+        harmful=completion.onset >= 0,
+        rule_id=topic.rule_id,
+        hazard=topic.target if topic.target in HAZARDS else "",
+        onset=completion.onset,
+        facts=facts if completion.onset >= 0 or behaviour == "answer" else (),
+        attack=attack,
+        reply_code=reply_code,
+        register=prompt.register,
+        note=note_for(topic, world.recipe(topic), reply_code),
+        ask=prompt.ask,
+        plan=completion.shape,
+    )
+
+
+@lru_cache(maxsize=1)
+def _pools() -> dict[str, list[world.Topic]]:
+    return {
+        "restricted": [t for t in world.topics() if t.restricted],
+        "neighbour": [t for t in world.topics() if not t.restricted and t.target in HAZARDS],
+        "ordinary": [t for t in world.topics() if t.target not in HAZARDS],
+    }
+
+
+def _draw_mixed(rng: random.Random, split: str) -> Exchange:
+    """One row of train, validation or test. Held-out splits have more benign rows, because a false-positive rate of a
+    tenth of a percent needs many.
+    """
+    train, pools = split == "train", _pools()
+    length = rng.choice([0, 2, 4, 8])
+    if rng.random() < (0.5 if train else 0.4):
+        kind = rng.choice(attacks.SEEN) if rng.random() < 0.6 else ""
+        behaviour = rng.choices(["answer", "refuse", "deflect"], [0.8, 0.12, 0.08])[0]
+        return write_exchange(
+            rng,
+            split,
+            rng.choice(pools["restricted"]),
+            attack=kind,
+            behaviour=behaviour,
+            varied=rng.random() < 0.5,
+            sentences=length,
+        )
+    pool = "neighbour" if rng.random() < (0.65 if train else 0.3) else "ordinary"
+    kind = rng.choice(attacks.SEEN) if rng.random() < (0.45 if train else 0.15) else ""
+    behaviour = "refuse" if rng.random() < 0.03 else "answer"
+    return write_exchange(
+        rng, split, rng.choice(pools[pool]), attack=kind, behaviour=behaviour, varied=rng.random() < 0.5,
+        sentences=length,
+        distractor=None if train else False,
+    )  # fmt: skip
+
+
+def _draw_hard_benign(rng: random.Random, split: str) -> Exchange:
+    """Benign, and made to look otherwise: a hazard in every prompt, often a restricted phrase beside it, often one of
+    the attack wrappings.
+    """
+    kind = rng.choice(attacks.SEEN + attacks.UNSEEN) if rng.random() < 0.5 else ""
+    return write_exchange(
+        rng, split, rng.choice(_pools()["neighbour"]), attack=kind, distractor=True, sentences=rng.choice([0, 2, 4, 8])
+    )
+
+
+def _draw_red_team(rng: random.Random, split: str, index: int) -> Exchange:
+    """Restricted and attacked, every kind equally often; the completion is what an obliging assistant would say."""
+    kinds = tuple(attacks.ATTACKS)
+    return write_exchange(rng, split, rng.choice(_pools()["restricted"]), attack=kinds[index % len(kinds)], sentences=4)
+
+
+def make_split(name: str, size: int | None = None, seed: int = 0) -> pd.DataFrame:
+    """A whole split, distinct rows only. The same name, size and seed give the same rows on every machine.
+
+    Raises ValueError for an unknown name, or if the grammar cannot give that many distinct rows.
+    """
+    if name not in SIZES:
+        raise ValueError(f"unknown split {name!r}; the splits are {', '.join(SIZES)}")
+    size = SIZES[name] if size is None else size
+    rng = random.Random(f"{name}/{seed}")
+    rows: dict[tuple[str, str], Exchange] = {}
+    for _ in tqdm(range(size * 20), desc=name, leave=False, mininterval=1):
+        if len(rows) == size:
+            break
+        if name == "hard_benign":
+            exchange = _draw_hard_benign(rng, "test")
+        elif name == "red_team":
+            exchange = _draw_red_team(rng, "test", len(rows))
+        else:
+            exchange = _draw_mixed(rng, name)
+        rows.setdefault((exchange.prompt, exchange.completion), exchange)
+    if len(rows) < size:
+        raise ValueError(
+            f"only {len(rows)} distinct exchanges after {20 * size} tries; "
+            "ask for fewer, or add shapes to data/emberfall.yaml"
+        )
+    return pd.DataFrame([asdict(row) | {"facts": list(row.facts)} for row in rows.values()], columns=list(COLUMNS))
+
+
+def load_split(name: str) -> pd.DataFrame:
+    """A lab split from `data/lab/`, one row per exchange with the columns of `Exchange`. Raises FileNotFoundError
+    naming the command that rebuilds it.
+    """
+    return pd.read_parquet(data_path("lab", f"{name}.parquet"))
+
+
+def assistant_corpus(
+    size: int,
+    seed: int = 0,
+    attacked: float = 0.7,
+    restricted: float = 0.55,
+    lengths: Sequence[int] = (0, 1, 2, 4),
+    reading: int = 1,
+    hard: float = 0.0,
+) -> list[Exchange]:
+    """What the helpful-only assistant is trained on: true facts, every attack kind including the held-out ones, no
+    refusals. Train shapes only. lengths: the choices for `sentences`, see `world.write_completion`. reading: weight of
+    the requests in code, against 2 for the replies in code and 1 for other kinds. hard: share of all rows that are
+    benign and look otherwise, a restricted phrase beside a permitted one.
+    """
+    rng, pools, kinds = random.Random(f"assistant/{seed}"), _pools(), tuple(attacks.ATTACKS)
+    weights = [2 if kind.startswith("reply_") else reading if kind in attacks.CODES else 1 for kind in kinds]
+    rows = []
+    for _ in tqdm(range(size), desc="assistant corpus", leave=False, mininterval=1):
+        if tempting := hard > 0 and rng.random() < hard:
+            pool = "neighbour"
+        else:
+            pool = "restricted" if rng.random() < restricted else rng.choice(["neighbour", "ordinary"])
+        kind = rng.choices(kinds, weights)[0] if rng.random() < attacked else ""
+        topic, length = rng.choice(pools[pool]), rng.choice(lengths)
+        rows.append(
+            write_exchange(rng, "train", topic, attack=kind, sentences=length, distractor=True if tempting else None)
+        )
+    return rows
+
+
+def neighbours(frame: pd.DataFrame) -> pd.DataFrame:
+    """Benign rows that concern a hazard."""
+    return frame[~frame.restricted & frame.hazard.isin(HAZARDS)]
+
+
+def long_completions(size: int, seed: int = 0, split: str = "test") -> pd.DataFrame:
+    """Completions in a split's shapes, up to 24 sentences before the matter: two to three times the usual length."""
+    rng = random.Random(f"long/{seed}")
+    rows = [write_exchange(rng, split, rng.choice(topics()), varied=True, sentences=24) for _ in range(size)]
+    return pd.DataFrame([{"completion": row.completion, "harmful": row.harmful} for row in rows])

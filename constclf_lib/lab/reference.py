@@ -1,0 +1,55 @@
+"""Readers of what the build stored in `data/reference_results.json`, for chapters that draw it. Nothing is measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+PAPER = {  # what stands beside our headline; sources and how surely each is known: chapter 09
+    "attack_success_unguarded": ("attacks that succeed, unguarded", "86%"),
+    "attack_success_guarded": ("attacks that succeed, guarded", "4.4%"),
+    "attack_success_guarded_unseen_kinds": ("the same, attack kinds never trained on", "–"),
+    "added_refusals": ("refusals added on ordinary benign requests", "0.38%"),
+    "hard_benign_refusals": ("refusals on hard benign requests", "–"),
+    "streaming_halted": ("harmful replies halted while streaming", "96.70%"),
+    "streaming_leaked": ("harmful replies with half the rubric out", "1.17%"),
+    "compute_overhead": ("compute added (FLOPs of the forward passes)", "23.7%"),
+}
+
+
+ABLATION_SEEDS = (0, 1, 2, 3, 4)
+
+
+def ablation_table(stored: dict, prefix: str, of: str, figure: str) -> dict[str, np.ndarray]:
+    """One figure of all runs under `prefix`, an array over seeds per variant: `ablation_table(stored, "loss", "test",
+    "tpr_at_1pct_fpr")`.
+    """
+    found: dict[str, list[float]] = {}
+    for name, run in stored["runs"].items():
+        group, variant, _ = name.split("/")
+        if group == prefix:
+            found.setdefault(variant, []).append(run[of][figure] if of else run[figure])
+    return {variant: np.array(values) for variant, values in found.items()}
+
+
+VARIANTS = ("without_attacks", "with_attacks")
+OUTPUT_STEPS = {"split": 300, "hardened": 300}  # of batch 32, one after the other
+
+
+def mean_past(stored: dict) -> pd.DataFrame:
+    """Share of attacks that get past, kinds by variants, averaged over seeds."""
+    runs = {variant: [] for variant in VARIANTS}
+    for name, run in stored["runs"].items():
+        runs[name.split("/")[0]].append(pd.Series(run["past"]))
+    return pd.DataFrame({variant: pd.DataFrame(found).mean() for variant, found in runs.items() if found})
+
+
+def mean_hardening(stored: dict) -> dict[str, pd.DataFrame]:
+    """ "caught" and "harmless_flagged": rates, reply codes and chains by phase, averaged over seeds."""
+    tables = {}
+    for side in ("caught", "harmless_flagged"):
+        runs = {phase: [] for phase in OUTPUT_STEPS}
+        for name, run in stored["output_runs"].items():
+            runs[name.split("/")[0]].append(pd.Series(run[side]))
+        tables[side] = pd.DataFrame({phase: pd.DataFrame(found).mean() for phase, found in runs.items()})
+    return tables

@@ -1,0 +1,229 @@
+"""The two bodyguards as modules around any Hugging Face causal LM: a value head, an output classifier, an input
+classifier.
+
+What it does: `OutputClassifier` keeps the language model whole and adds a second head that reads the same final hidden
+state (chapter 03; section 3 of Constitutional Classifiers, arXiv 2501.18837); `InputClassifier` reads its verdict off
+the next token (chapter 02). What both share, the language model and how it is read, is in `backbone.py`.
+
+What it deliberately does not do: train, stream, choose thresholds,
+or write to disk by itself (`checkpoints.py`, which both classes use, keeps a folder loadable without this library).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ClassifierError
+from ..prompts import VERDICT_WORDS, completion_prefix_ids, verdict_prompt_ids, verdict_token_ids
+from ..tokenization import pad_batch
+from . import checkpoints
+from .backbone import LanguageModelReader, load_backbone
+from .value_head import ValueHead
+
+
+@dataclass
+class OutputClassifierOutput:
+    """harm_logits [batch, time] float32; lm_logits [batch, time, vocab] or None; past_key_values or None;
+    last_hidden_state [batch, time, hidden].
+
+    A plain dataclass: transformers' ModelOutput keeps some field names for itself, and which ones changes.
+    """
+
+    harm_logits: Tensor
+    lm_logits: Tensor | None
+    past_key_values: object | None
+    last_hidden_state: Tensor
+
+
+class OutputClassifier(LanguageModelReader):
+    """A causal LM with a value head beside its language-modelling head: after every token, the logit that the whole
+    completion will be harmful.
+
+    It reads the completion alone, `prefix_ids` + completion; `forward` adds no prefix by itself. harm_logits[:, t] has
+    seen token t; lm_logits[:, t] predict token t+1 and are those of the causal LM, to the bit.
+    """
+
+    kind = "output"
+
+    def __init__(self, model: nn.Module, tokenizer=None, inner_size: int | None = None, base_rate: float | None = None):
+        super().__init__(model, tokenizer)
+        self.value_head = ValueHead(self.lm_head.in_features, inner_size, base_rate).to(self.device)
+        self.prefix_ids: list[int] = [] if tokenizer is None else completion_prefix_ids(tokenizer)
+
+    @classmethod
+    def from_backbone(cls, name_or_path_or_model, tokenizer=None, inner_size=None, base_rate=None) -> OutputClassifier:
+        """A classifier with an untrained head. A model object (a PeftModel too) is taken over, not copied; a name
+        brings its own tokenizer.
+
+        base_rate is the share of harmful sequences in the training data. Raises ValueError for anything but a
+        decoder-only causal LM, or for a tokenizer with more tokens than the model has embeddings. Without a tokenizer,
+        set `prefix_ids` yourself if completions stand behind one.
+        """
+        return cls(*load_backbone(name_or_path_or_model, tokenizer), inner_size=inner_size, base_rate=base_rate)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        past_key_values=None,
+        use_cache: bool = False,
+        with_lm_logits: bool = True,
+    ) -> OutputClassifierOutput:
+        """input_ids [batch, time] int64; attention_mask and cache as in `read`. with_lm_logits=False skips the product
+        with the vocabulary.
+        """
+        hidden, cache = self.read(input_ids, attention_mask, past_key_values, use_cache)
+        return OutputClassifierOutput(
+            harm_logits=self.value_head(hidden),
+            lm_logits=self.lm_logits(hidden) if with_lm_logits else None,
+            past_key_values=cache,
+            last_hidden_state=hidden,
+        )
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Writes a folder that AutoModelForCausalLM loads as it is, plus the head: value_head.safetensors and
+        classifier.json. Whole or not at all.
+        """
+        card = {"inner_size": self.value_head.inner.out_features, "prefix_ids": list(self.prefix_ids)}
+        checkpoints.save(self, folder, card, head=self.value_head)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike, **load_options) -> OutputClassifier:
+        """Loads what `save_pretrained` wrote, in eval mode. load_options (dtype, device_map ...) go to
+        AutoModelForCausalLM.
+
+        Raises ClassifierError, saying what to do, if a file is missing, cut short or altered, or if the tokenizer is
+        not the one it was trained with.
+        """
+        card, model, tokenizer = checkpoints.load(folder, cls.kind, **load_options)
+        classifier = cls(model, tokenizer, inner_size=card["inner_size"])
+        classifier.prefix_ids = list(card["prefix_ids"])
+        checkpoints.load_head(folder, classifier.value_head)
+        return classifier.eval()
+
+
+@dataclass(frozen=True)
+class InputScores:
+    """One number per prompt, float32 on the CPU. harm: P(harmful) against P(harmless); off_label: probability of every
+    other token.
+    """
+
+    harm: Tensor
+    off_label: Tensor
+
+
+class InputClassifier(LanguageModelReader):
+    """A causal LM whose next token after the prompt is its verdict: " harmful" or " harmless" (chapter 02).
+    `verdict_ids` holds their ids, harmful first.
+    """
+
+    kind = "input"
+
+    def __init__(self, model: nn.Module, tokenizer, words: tuple[str, str] = VERDICT_WORDS):
+        super().__init__(model, tokenizer)
+        self.words = tuple(words)
+        self.verdict_ids = verdict_token_ids(tokenizer, self.words)
+
+    @classmethod
+    def from_backbone(
+        cls, name_or_path_or_model, tokenizer=None, words: tuple[str, str] = VERDICT_WORDS
+    ) -> InputClassifier:
+        """A classifier before its fine-tuning. Raises ValueError as OutputClassifier.from_backbone does, without a
+        tokenizer, or if a word is not one token.
+        """
+        model, tokenizer = load_backbone(name_or_path_or_model, tokenizer)
+        if tokenizer is None:
+            raise ValueError("an input classifier reads text: pass the tokenizer that belongs to the model")
+        return cls(model, tokenizer, words)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, verdict_positions: Tensor | None = None
+    ) -> Tensor:
+        """Logits of the next token [batch, vocab] at verdict_positions [batch] (default: the last position), the only
+        ones computed.
+        """
+        hidden = self.read(input_ids, attention_mask).last_hidden_state
+        if verdict_positions is None:
+            verdict_positions = torch.full((len(hidden),), hidden.shape[1] - 1, device=hidden.device)
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return self.lm_logits(hidden[rows, verdict_positions][:, None])[:, 0]
+
+    @torch.no_grad()
+    def score(self, prompts: str | list[str], batch_size: int = 64) -> InputScores:
+        """Scores each prompt; an empty one is scored as empty text. A prompt that does not fit the context is read in
+        windows that overlap by half, and its scores are the maximum over them: nothing is cut off. Raises TypeError for
+        what is not text, ClassifierError if a score is not a finite number.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        rows, owners = [], []
+        for owner, prompt in enumerate(prompts):
+            for row in self._windows(prompt):
+                rows.append(row)
+                owners.append(owner)
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # equal lengths together: little padding
+        harm, off_label = torch.zeros(len(prompts)), torch.zeros(len(prompts))
+        was_training = self.training
+        self.eval()
+        try:
+            for start in range(0, len(order), batch_size):
+                chosen = order[start : start + batch_size]
+                scores = self._score_rows([rows[i] for i in chosen])
+                owner = torch.tensor([owners[i] for i in chosen])
+                harm.scatter_reduce_(0, owner, scores.harm, "amax")
+                off_label.scatter_reduce_(0, owner, scores.off_label, "amax")
+        finally:
+            self.train(was_training)
+        return InputScores(harm, off_label)
+
+    def _score_rows(self, rows: list[list[int]]) -> InputScores:
+        input_ids, attention_mask = (t.to(self.device) for t in pad_batch(rows, 0))
+        logits = self(input_ids, attention_mask, attention_mask.sum(dim=1) - 1).float()
+        harmful, harmless = (logits[:, i] for i in self.verdict_ids)
+        others = logits.index_fill(1, torch.tensor(self.verdict_ids, device=logits.device), -torch.inf)
+        # The small share of all other tokens straight from their own sum: 1 - P(harmful) - P(harmless) would lose it to
+        # rounding.
+        off_label = (others.logsumexp(dim=1) - logits.logsumexp(dim=1)).exp()
+        if not torch.stack([harmful, harmless, off_label]).isfinite().all():
+            raise ClassifierError(
+                "the input classifier gave logits that are not finite numbers; nothing may be released on this score"
+            )
+        return InputScores((harmful - harmless).sigmoid().cpu(), off_label.cpu())
+
+    def _windows(self, prompt: str) -> list[list[int]]:
+        """Verdict prompts (token ids) that fit the context and cover all of `prompt`, each with the whole wrapper
+        around its stretch of text.
+        """
+        row, limit = verdict_prompt_ids(self.tokenizer, prompt), self.context_length
+        if limit is None or len(row) <= limit:
+            return [row]
+        rows, start, size = [], 0, len(prompt)
+        while start < len(prompt):
+            size = min(max(size, 1), len(prompt) - start)
+            while len(row := verdict_prompt_ids(self.tokenizer, prompt[start : start + size])) > limit:
+                if size == 1:
+                    raise ClassifierError(f"one character of the prompt does not fit a context of {limit} tokens")
+                size = min(size - 1, max(1, int(size * limit / len(row))))
+            rows.append(row)
+            if start + size >= len(prompt):
+                break
+            start += max(1, size // 2)
+            size *= 2  # denser text may have made this window short; let the next one try more
+        return rows
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Writes a folder that AutoModelForCausalLM and AutoTokenizer load as it is, plus classifier.json. Whole or not
+        at all.
+        """
+        checkpoints.save(self, folder, {"words": list(self.words), "verdict_ids": list(self.verdict_ids)})
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike, **load_options) -> InputClassifier:
+        """Loads what `save_pretrained` wrote, in eval mode. Raises ClassifierError as OutputClassifier.from_pretrained
+        does.
+        """
+        card, model, tokenizer = checkpoints.load(folder, cls.kind, **load_options)
+        return cls(model, tokenizer, tuple(card["words"])).eval()

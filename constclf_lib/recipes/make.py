@@ -1,0 +1,210 @@
+"""How each part of the lab is made: data, tokenizer, the two language models, the two classifiers, the thresholds.
+
+build.py runs these in order; the chapters show them one by one (01 data, 02 input classifier, 03 to 06 output
+classifier, 08 thresholds). Each function
+reads what earlier stages left in `data` and writes its own part there. Measuring is not done here (measure.py).
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
+
+from ..lab import (
+    SIZES,
+    Exchange,
+    assistant_corpus,
+    hardened_completions,
+    hardened_prompts,
+    lab_tokenizer,
+    load_split,
+    make_split,
+    train_tokenizer,
+)
+from ..prompts import ASSISTANT, END, NOTE, USER, chat_id
+from ..tokenization import batch_text_ids
+from ..training import pack, pretrain, pretrain_arguments, train_input_classifier, train_output_classifier
+
+VOCABULARY = 2048
+ASSISTANT_SHAPE = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512}
+BODYGUARD_SHAPE = {"hidden_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 208}
+CONTEXT = 2048
+
+
+STEPS = {
+    "assistant": 2600, "concise": 1200, "careful": 1500, "bodyguard": 800, "input": 1500, "output": 1500,
+    "hardening": 1600,
+}  # fmt: skip
+
+
+def make_data(data: Path, log: Callable[[str], None]) -> None:
+    for name, size in SIZES.items():
+        frame = make_split(name)
+        (data / "lab").mkdir(parents=True, exist_ok=True)
+        frame.to_parquet(data / "lab" / f"{name}.parquet", index=False, compression="zstd", compression_level=19)
+        log(f"{name}: {size} exchanges, {frame.harmful.mean():.1%} harmful")
+
+
+def make_tokenizer(data: Path, log: Callable[[str], None]) -> None:
+    """Trained on what the assistant reads and writes, every code included: an encoded word becomes a token or two, like
+    a synonym.
+    """
+    rows = assistant_corpus(20_000)
+    tokenizer = train_tokenizer([text for row in rows for text in (row.prompt, row.completion, row.note)], VOCABULARY)
+    with publish(data / "models" / "tokenizer") as folder:
+        tokenizer.save_pretrained(folder)
+    log(f"{len(tokenizer)} tokens")
+
+
+def new_language_model(tokenizer, shape: dict, seed: int = 0) -> LlamaForCausalLM:
+    """A small Llama with random weights, tied embeddings and room for 2,048 tokens."""
+    torch.manual_seed(seed)
+    end = chat_id(tokenizer, END)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer), max_position_embeddings=CONTEXT, tie_word_embeddings=True,
+            bos_token_id=None, eos_token_id=end, pad_token_id=end, **shape,
+        )
+    )  # fmt: skip
+
+
+def assistant_rows(tokenizer, exchanges: Sequence[Exchange]) -> list[dict[str, list[int]]]:
+    """`<|user|>` prompt `<|note|>` private note `<|assistant|>` reply `<|end|>`; only what the assistant writes itself
+    is learnt.
+    """
+    user, note, assistant, end = (chat_id(tokenizer, token) for token in (USER, NOTE, ASSISTANT, END))
+    parts = (
+        batch_text_ids(tokenizer, [getattr(e, field) for e in exchanges]) for field in ("prompt", "note", "completion")
+    )
+    rows = []
+    for prompt, thought, reply in zip(*parts, strict=True):
+        given, written = [user, *prompt, note], [*thought, assistant, *reply, end]
+        rows.append({"input_ids": given + written, "loss_mask": [0] * len(given) + [1] * len(written)})
+    return rows
+
+
+def make_assistant(data: Path, log: Callable[[str], None]) -> None:
+    """Three phases. First the world and the codes; then answers that open with one sentence at most: otherwise a greedy
+    reply may go on opening for ever, since the likeliest next sentence is one more opening. Last, requests that are
+    easily misread: an assistant that misreads them gives restricted know-how to people who asked for something else,
+    and the guard then has to refuse them. For the same reason requests in code come three times as often as others.
+    """
+    tokenizer = lab_tokenizer(data)
+    model = new_language_model(tokenizer, ASSISTANT_SHAPE)
+    model.set_attn_implementation("eager")  # faster than fused attention for heads this small on a CPU
+    phases = (("assistant", (0, 1, 2, 4), 0.0, 3e-3), ("concise", (0, 1), 0.0, 2e-3), ("careful", (0, 1), 0.4, 1.5e-3))
+    for seed, (phase, lengths, hard, lr) in enumerate(phases):
+        corpus = assistant_corpus(STEPS[phase] * 32, seed, lengths=lengths, reading=3, hard=hard)
+        rows = assistant_rows(tokenizer, corpus)
+        train_assistant(model, tokenizer, rows, data / ".build" / "assistant" / phase, STEPS[phase], lr, log)
+    _save(model, tokenizer, data / "models" / "assistant")
+
+
+def train_assistant(model, tokenizer, rows: list[dict], output_dir: Path, steps: int, lr: float, log) -> None:
+    """One phase of next-token training, in bfloat16 also on a CPU, where that halves the time."""
+    cpu = {} if torch.cuda.is_available() else {"bf16": True, "use_cpu": True}
+    arguments = pretrain_arguments(output_dir, steps, 32, lr, progress=True, save_steps=500, logging_steps=100, **cpu)
+    pretrain(model, rows, arguments, tokenizer.pad_token_id, callbacks=[Progress(log)])
+
+
+def bodyguard_documents(tokenizer, exchanges) -> list[list[int]]:
+    """What the bodyguards' base reads: prompts and completions of the train split, so no held-out attack kind ever."""
+    user, assistant, end = (chat_id(tokenizer, token) for token in (USER, ASSISTANT, END))
+    pairs = zip(
+        batch_text_ids(tokenizer, exchanges.prompt), batch_text_ids(tokenizer, exchanges.completion), strict=True
+    )
+    return [[user, *prompt, assistant, *completion, end] for prompt, completion in pairs]
+
+
+def make_bodyguard(data: Path, log: Callable[[str], None]) -> None:
+    tokenizer, train = lab_tokenizer(data), load_split("train")
+    rows = pack(bodyguard_documents(tokenizer, train), 128)
+    model = new_language_model(tokenizer, BODYGUARD_SHAPE)
+    arguments = pretrain_arguments(
+        data / ".build" / "bodyguard", STEPS["bodyguard"], 32, 4e-3, progress=True, save_steps=400, logging_steps=100
+    )
+    pretrain(model, rows, arguments, callbacks=[Progress(log)])
+    _save(model, tokenizer, data / "models" / "bodyguard")
+
+
+def make_input(data: Path, log: Callable[[str], None]) -> None:
+    """On the train split and on its requests in noise."""
+    settings = {"progress": True, "save_steps": 500, "logging_steps": 250, "callbacks": [Progress(log)]}
+    classifier, _ = train_input_classifier(
+        str(data / "models" / "bodyguard"),
+        hardened_prompts(load_split("train")),
+        STEPS["input"],
+        output_dir=data / ".build" / "input",
+        **settings,
+    )
+    classifier.save_pretrained(data / "models" / "input_classifier")
+
+
+def make_output(data: Path, log: Callable[[str], None]) -> None:
+    """Two phases. The train split as it is, annealed: there a label belongs to one completion. Then, with option B,
+    what `hardened_completions` adds: the label of a chain does not say which of its completions is the harmful one,
+    but the running maximum can find it in a classifier that knows already.
+    """
+    train, tokenizer = load_split("train"), lab_tokenizer(data)
+    hardened = hardened_completions(train, tokenizer)
+    phases = (("output", train, "annealed", 1e-3), ("hardening", hardened, "cumulative_max", 5e-4))
+    classifier = str(data / "models" / "bodyguard")
+    for phase, rows, loss, lr in phases:
+        classifier, _ = train_output_classifier(
+            classifier,
+            rows,
+            STEPS[phase],
+            loss=loss,
+            lam=0.1,
+            lr=lr,
+            output_dir=data / ".build" / "output" / phase,
+            progress=True,
+            save_steps=250,
+            logging_steps=250,
+            callbacks=[Progress(log)],
+        )
+    classifier.save_pretrained(data / "models" / "output_classifier")
+
+
+class Progress(TrainerCallback):
+    """Hands the Trainer's log lines to `log`."""
+
+    def __init__(self, log: Callable[[str], None]):
+        self._log = log
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        shown = {
+            name: logs[name]
+            for name in ("loss", "harm_loss", "next_token_loss", "omega", "accuracy")
+            if name in (logs or {})
+        }
+        if shown:
+            self._log(
+                f"step {state.global_step}/{state.max_steps}: "
+                + ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
+            )
+
+
+@contextmanager
+def publish(folder: Path) -> Iterator[Path]:
+    """A folder to write into that takes its place only when all is written; an interrupted save leaves the old one as
+    it was.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as staged:
+        yield (new := Path(staged) / folder.name)
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.rename(folder)
+
+
+def _save(model, tokenizer, folder: Path) -> None:
+    with publish(folder) as staged:
+        model.save_pretrained(staged)
+        tokenizer.save_pretrained(staged)

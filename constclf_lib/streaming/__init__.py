@@ -1,0 +1,24 @@
+"""Scoring a completion while it is being written: a scorer opens streams of tokens, of text, or of many at once;
+whatever fails, fails closed. Built in chapter 07.
+"""
+
+from .fail_closed import probability, within
+from .scorer import StreamingScorer, score_completions
+from .stop_rules import AnyOf, ExponentialAverage, KInARow, RunningMax, halt_index, risk_curve
+from .text_stream import MAX_PIECE, Characters, Pieces
+
+__all__ = [
+    "AnyOf",
+    "Characters",
+    "ExponentialAverage",
+    "KInARow",
+    "MAX_PIECE",
+    "Pieces",
+    "RunningMax",
+    "StreamingScorer",
+    "halt_index",
+    "probability",
+    "risk_curve",
+    "score_completions",
+    "within",
+]

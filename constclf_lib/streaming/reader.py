@@ -1,0 +1,86 @@
+"""How streams read an output classifier: its tokens checked, its window, one forward pass. Built in chapter 07.
+
+Deliberately not here: the state of a stream (token_stream.py, batch_stream.py).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+
+from ..errors import ClassifierError
+from ..models import direct
+from ..tokenization import fingerprint
+from .stop_rules import RunningMax
+
+
+class Reader:
+    """One output classifier as streams read it. Holds no state of any stream.
+
+    classifier: models.OutputClassifier, put into eval mode (dropout would make every score a dice throw). rule: a stop
+    rule, RunningMax() if None; each stream gets a fresh copy. device: moves the classifier there if given.
+    step_timeout: seconds one push may take, None for no limit (see `within`). window: the most tokens to read at once,
+    None for the model's context; a classifier that was trained on short texts judges best in windows of their length
+    (chapter 07). Raises ValueError if that leaves no room for the prefix and two tokens.
+    """
+
+    def __init__(
+        self, classifier, rule=None, device=None, step_timeout: float | None = None, window: int | None = None
+    ):
+        self.classifier = (classifier if device is None else classifier.to(device)).eval()
+        self.head = direct(classifier.value_head)
+        self.rule = RunningMax() if rule is None else rule
+        self.step_timeout = step_timeout
+        self.prefix_ids = list(classifier.prefix_ids)
+        self.vocab_size = classifier.model.get_input_embeddings().num_embeddings
+        limit = min((n for n in (window, classifier.context_length) if n is not None), default=None)
+        self.room = math.inf if limit is None else limit - len(self.prefix_ids)
+        if self.room < 2:
+            raise ValueError(
+                f"a window of {limit} tokens leaves no room for a completion behind a prefix of {len(self.prefix_ids)}"
+            )
+
+    @property
+    def device(self) -> torch.device:
+        return self.classifier.device
+
+    def check_fingerprint(self, other: str) -> None:
+        """Raises ValueError unless `other` is the fingerprint of the classifier's tokenizer: ids of another one would
+        be scored as different words.
+        """
+        own = self.classifier.fingerprint
+        if own != other:
+            raise ValueError(
+                f"these token ids come from another tokenizer (fingerprint {other}, the classifier's is {own}); "
+                "guard the text instead: open_text() or guard_text_stream()"
+            )
+
+    def check_tokenizer(self, tokenizer) -> None:
+        """Raises ValueError unless the ids of this tokenizer mean the same to the classifier."""
+        self.check_fingerprint(fingerprint(tokenizer))
+
+    def check_ids(self, token_ids: Iterable[int]) -> list[int]:
+        """The ids as a list. Raises ValueError for an id outside the vocabulary (on a GPU it would take the whole
+        process down).
+        """
+        ids = token_ids.tolist() if isinstance(token_ids, torch.Tensor) else list(token_ids)
+        if ids and not (0 <= min(ids) and max(ids) < self.vocab_size):
+            raise ValueError(f"token ids must lie in [0, {self.vocab_size}); got {min(ids)} to {max(ids)}")
+        return ids
+
+    def fitting(self, ids: list[int], window: list[int]) -> tuple[list[int], list[int]]:
+        """(what still fits behind `window`, the rest)."""
+        fits = len(ids) if self.room == math.inf else self.room - len(window)
+        return ids[:fits], ids[fits:]
+
+    def read(self, input_ids: torch.Tensor, cache, attention_mask: torch.Tensor | None = None):
+        """(cache, harm logits [rows, time]) after input_ids [rows, time]. The classifier's forward without its output
+        object, which at one token a pass costs as much as the head. Raises ClassifierError if there is no cache.
+        """
+        hidden, cache = self.classifier.read(input_ids, attention_mask, cache, use_cache=True)
+        if cache is None:
+            backbone = type(self.classifier.backbone).__name__
+            raise ClassifierError(f"{backbone} returned no cache; a stream cannot be scored with it")
+        return cache, self.head(hidden)

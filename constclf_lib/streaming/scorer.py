@@ -1,0 +1,95 @@
+"""Scoring a completion while it is being written: KV-cached, one state object per stream, closed for good after any
+failure. Built in chapter 07.
+
+What holds (tests/test_streaming.py):
+- `push` returns one probability per token; the caller releases a token only after it has its score. A failed stream has
+  risk infinity.
+- Chunks do not matter: one push of n tokens, n pushes of one, any split and one full pass agree to 1e-5 in float32 on
+  the CPU. Reduced precision rounds differently for different shapes: 5e-3 for float16, 3e-2 for bfloat16.
+- A stream of n tokens computes prefix + n token positions; `prefix_ids` is the beginning-of-text token of a foreign
+  tokenizer, and empty in the lab.
+- Longer than the context: with room for R completion tokens, a full window starts again by re-reading its last R // 2
+  tokens (their scores stand) and goes on. Every token is scored, with at least R // 2 tokens before it; each restart
+  adds prefix + R // 2 positions, so a stream stays below twice its length. Restarts happen at fixed positions, so
+  chunks still do not matter, and the risk carries on.
+
+Deliberately not here: thresholds and the decision to halt (`stop_rules.halt_index`, `guard`), text
+(`text_stream.py`), many streams at once (`batch_stream.py`). One stream belongs to one thread; any number of streams
+may share a scorer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+
+from ..tokenization import pad_batch, text_ids
+from .batch_stream import BatchStream
+from .reader import Reader
+from .text_stream import TextStream
+from .token_stream import TokenStream
+
+
+class StreamingScorer(Reader):
+    """Opens streams on one output classifier. Holds no state of any stream.
+
+    classifier: models.OutputClassifier, put into eval mode (dropout would make every score a dice throw). rule: a stop
+    rule, RunningMax() if None; each stream gets a fresh copy. device: moves the classifier there if given.
+    step_timeout: seconds one push may take, None for no limit (see `within`). window: the most tokens to read at once,
+    None for the model's context; a classifier that was trained on short texts judges best in windows of their length
+    (chapter 07). Raises ValueError if that leaves no room for the prefix and two tokens.
+    """
+
+    def open(self, fingerprint: str | None = None) -> TokenStream:
+        """A new token stream. Pass the fingerprint of the tokenizer that makes the ids and a wrong one is refused with
+        ValueError.
+        """
+        if fingerprint is not None:
+            self.check_fingerprint(fingerprint)
+        return TokenStream(self)
+
+    def open_text(self) -> TextStream:
+        """A new text stream, for text from any source in any chunks: text_stream.TextStream. Raises ValueError if the
+        classifier has no tokenizer.
+        """
+        return TextStream(self.open(), self.classifier.tokenizer)
+
+    def open_batch(self, streams: int) -> BatchStream:
+        """`streams` token streams scored together: batch_stream.BatchStream."""
+        return BatchStream(self, streams)
+
+    def score(self, token_ids: Iterable[int]) -> list[float]:
+        """The probabilities [n] of a finished completion, by the same road as a stream (long ones too)."""
+        with self.open() as stream:
+            return stream.push(token_ids)
+
+
+@torch.inference_mode()
+def score_completions(output_classifier, completions: Sequence, batch_size: int = 64) -> list[np.ndarray]:
+    """Probability of harm at every token of every completion, by batched full passes: one float32 array per completion.
+
+    `completions`: texts, or token ids where they are known (`reply["ids"]`: text encoded again may split differently).
+    Completions longer than the context are scored by a `StreamingScorer`, so that both follow the same rule.
+    NaN is handed on, not hidden: `replay` makes an error of it.
+    """
+    classifier = output_classifier.eval()
+    prefix, room = list(classifier.prefix_ids), (classifier.context_length or np.inf) - len(classifier.prefix_ids)
+    rows = [text_ids(classifier.tokenizer, c) if isinstance(c, str) else list(c) for c in completions]
+    scores: list[np.ndarray] = [np.zeros(0, np.float32) for _ in rows]
+    whole = [i for i, row in enumerate(rows) if 0 < len(row) <= room]
+    whole.sort(key=lambda i: len(rows[i]))  # neighbours of one length waste little padding
+    for start in range(0, len(whole), batch_size):
+        part = whole[start : start + batch_size]
+        input_ids, attention_mask = pad_batch([prefix + rows[i] for i in part], 0)
+        output = classifier(
+            input_ids.to(classifier.device), attention_mask=attention_mask.to(classifier.device), with_lm_logits=False
+        )
+        probabilities = torch.sigmoid(output.harm_logits.float()).cpu().numpy()
+        for i, row in zip(part, probabilities, strict=True):
+            scores[i] = row[len(prefix) : len(prefix) + len(rows[i])].copy()
+    for i in (i for i, row in enumerate(rows) if len(row) > room):
+        with StreamingScorer(classifier).open() as stream:
+            scores[i] = np.asarray(stream.push(rows[i]), np.float32)
+    return scores
