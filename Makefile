@@ -35,6 +35,7 @@ lab: $(STAMP)
 lint: $(STAMP)
 	$(VENV) -m ruff check --no-cache .
 	$(VENV) -m codespell_lib
+	.venv/bin/lint-imports --no-cache
 
 # conftest.py sets the mode (CPU, offline) in which the committed outputs were made
 test: lint

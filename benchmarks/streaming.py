@@ -6,7 +6,7 @@ head's share of the backbone step; 1 to 64 streams together against one by one. 
 
 All methods take turns at every position in one run, so that what else the machine does hits them alike; figures are
 medians, and the ratios are what to read. Writes benchmarks/results/streaming.json and prints tables for the README. It
-measures time only; that the numbers are *right* is what tests/test_streaming.py is for.
+measures time only; that the numbers are *right* is what tests/streaming/test_scorer.py is for.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.tiny_models import tiny_lab
+
 ROOT = Path(__file__).resolve().parent.parent
 NOT_OURS = {
     ".git",
@@ -54,3 +56,9 @@ def files() -> list[Path]:
 def repeatable():
     torch.use_deterministic_algorithms(True)
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def lab():
+    """Tiny models that write notes and replies (tests/tiny_models.py)."""
+    return tiny_lab()

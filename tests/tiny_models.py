@@ -12,7 +12,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from constclf_lib.lab import train_tokenizer
-from constclf_lib.models import OutputClassifier, Reading
+from constclf_lib.models import InputClassifier, OutputClassifier, Reading
 from constclf_lib.prompts import ASSISTANT, END, NOTE, chat_id
 from constclf_lib.tokenization import fingerprint, text_ids
 
@@ -234,3 +234,31 @@ def foreign_tokenizer(kind: str):
 
 
 FOREIGN = ["byte_level", "llama3", "metaspace", "metaspace_first", "llama2", "unigram", "wordpiece"]
+
+
+def llama(vocab_size=300, seed=0, context=128, **more) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=context, tie_word_embeddings=True, **more,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+def tiny_lab():
+    """A tokenizer, an assistant that writes notes and replies of various lengths, and two untrained bodyguards."""
+    tokenizer = train_tokenizer(["the quick ash bane sleeps", "crème brûlée 🦊 of the north"], 300)
+    assistant = llama(len(tokenizer), seed=3, initializer_range=0.3)
+    assistant.lm_head.weight = torch.nn.Parameter(torch.randn(len(tokenizer), 32))
+    for token, factor in ((ASSISTANT, 2.5), (END, 1.8)):  # so that notes and replies do end
+        assistant.lm_head.weight.data[chat_id(tokenizer, token)] *= factor
+    torch.manual_seed(5)
+    output = OutputClassifier.from_backbone(llama(len(tokenizer), seed=1), tokenizer).eval()
+    torch.nn.init.normal_(output.value_head.out.weight, std=3.0)
+    return SimpleNamespace(
+        tokenizer=tokenizer,
+        assistant=assistant,
+        input=InputClassifier.from_backbone(llama(len(tokenizer), seed=2), tokenizer),
+        output=output,
+        prompts=[f"{word} the ash" * n for n, word in enumerate(["hm", "who", "quick", "🦊", "brûlée", "sleep"], 1)],
+    )

@@ -2,7 +2,7 @@
 
 The one constant is REPOSITORY in the library's set-up module; Colab badges, the notebooks' first cells, pyproject.toml
 and the prose repeat it, because a reader clicks and copies it there. This tool replaces it in all of them at once.
-tests/test_address.py finds whatever fell behind.
+tests/repository/test_address.py finds whatever fell behind.
 """
 
 import re

@@ -1,13 +1,13 @@
 """The course around the library: what the notebooks call. No practitioner needs it.
 
-setup (every chapter's first call), plots/ (pictures), panels (widgets), rehearsal and red_team_game (what the panels
+session (every chapter's first call), plots/ (pictures), panels (widgets), rehearsal and red_team_game (what the panels
 do, without the panels), checks/ (the exercises).
 """
 
 from .panels import guard_panel, operating_panel, red_team_panel
 from .red_team_game import RedTeam
 from .rehearsal import Rehearsal, operating_point, picture_of, rehearse, show_operating_point, show_reply
-from .setup import BRANCH, FIRST_CELL, REPOSITORY, badge, environment, report, seed_everything, setup
+from .session import BRANCH, FIRST_CELL, REPOSITORY, badge, environment, report, seed_everything, setup
 
 __all__ = [
     "BRANCH",

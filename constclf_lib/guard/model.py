@@ -1,7 +1,7 @@
 """The guarded system: input classifier, assistant, output classifier, and the decision to release. Chapter 08 builds
 it, chapter 00 shows it.
 
-What holds (tests/test_guard.py, tests/test_fail_closed.py):
+What holds (tests/guard/):
 - A token is scored before it is released; the one that crosses and everything after it is withheld. Flagged is `score >
   threshold`, strictly, everywhere.
 - Whatever goes wrong in a classifier or in the assistant ends the reply with status "error" and nothing more is

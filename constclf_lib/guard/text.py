@@ -5,8 +5,8 @@ threshold. It ends quietly; `.status` says why: "released" (all of it), "halted_
 classifier failed), "closed" (the reader left). In every case the provider's stream is closed, the cache is freed, and
 nothing more comes out.
 
-What comes out, joined, and the decision are the same for every chunking (streaming/text_stream.py). Deliberately not here:
-retries, and a rewording of what was stopped.
+What comes out, joined, and the decision are the same for every chunking (streaming/text_stream.py).
+Deliberately not here: retries, and a rewording of what was stopped.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from .adaptive_attack import (
 )
 from .artifacts import lab_tokenizer, load_lab, load_thresholds
 from .attacks import ATTACKS, CODES, SEEN, UNSEEN
-from .augment import augment, chains, hardened_completions, hardened_prompts
+from .augmentation import augment, chains, hardened_completions, hardened_prompts
 from .campaign import (
     NEW_TOKENS,
     answer_all,

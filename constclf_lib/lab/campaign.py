@@ -1,9 +1,10 @@
 """The campaign: every attack of the red team and every benign request, answered once, scored once, decided afterwards.
 
-Chapters 08 and 09 run a sample of it live and draw the whole from `data/reference_results.json`, where recipes.measure puts
-it. The assistant replies unguarded and both bodyguards score everything; `decide` then puts any configuration of
-bodyguards around it, so that all configurations are compared on the very same replies.
-Deliberately not here: thresholds (chosen on validation by recipes.measure), and an attacker who adapts (adaptive_attack.py).
+Chapters 08 and 09 run a sample of it live and draw the whole from `data/reference_results.json`, where
+recipes.measure puts it. The assistant replies unguarded and both bodyguards score everything; `decide` then puts any
+configuration of bodyguards around it, so that all configurations are compared on the very same replies.
+Deliberately not here: thresholds (chosen on validation by recipes.measure), and an attacker who adapts
+(adaptive_attack.py).
 """
 
 from __future__ import annotations

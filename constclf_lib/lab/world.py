@@ -243,7 +243,7 @@ def _opening(target: str, split: str, rng: random.Random) -> str:
 
 @lru_cache(maxsize=1)
 def _topic_of_phrase() -> dict[str, Topic]:
-    """Verb phrase -> topic. No phrase belongs to two topics (tests/test_world.py)."""
+    """Verb phrase -> topic. No phrase belongs to two topics (tests/lab/test_world.py)."""
     return {phrase: topic for topic in topics() for split in SPLITS for phrase in asks(topic, split)}
 
 

@@ -1,5 +1,5 @@
 """What augmented training buys, over seeds: input classifiers with and without attacked requests, output classifiers
-before and after hardening (chains, unreadable replies: lab/augment.py).
+before and after hardening (chains, unreadable replies: lab/augmentation.py).
 
 Chapter 09 draws what is stored here. `python -m constclf_lib.build --only augmentation` writes the section
 "augmentation" of `data/reference_results.json`, one entry per finished run, so that an interrupted build goes on where

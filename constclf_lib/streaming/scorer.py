@@ -1,7 +1,7 @@
 """Scoring a completion while it is being written: KV-cached, one state object per stream, closed for good after any
 failure. Built in chapter 07.
 
-What holds (tests/test_streaming.py):
+What holds (tests/streaming/test_scorer.py):
 - `push` returns one probability per token; the caller releases a token only after it has its score. A failed stream has
   risk infinity.
 - Chunks do not matter: one push of n tokens, n pushes of one, any split and one full pass agree to 1e-5 in float32 on

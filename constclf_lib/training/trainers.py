@@ -105,8 +105,8 @@ class _PartsTrainer(_QuietTrainer):
         super().log(logs, start_time)
 
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Evaluation here means losses; scores come from `streaming.score_completions`. Labels and logits of a batch are never
-        gathered.
+        """Evaluation here means losses; scores come from `streaming.score_completions`. Labels and logits of a
+        batch are never gathered.
         """
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():

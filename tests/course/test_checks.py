@@ -1,7 +1,7 @@
 """Every exercise check accepts its solution, refuses at least three plausible wrong answers, and tells them apart.
 
-tests/checks/chNN_cases.py holds, for chapter NN, `CASES = {"name": {"solution": ..., "wrong": {"what is wrong": ...,
-...}}}`.
+tests/course/checks/chNN_cases.py holds, for chapter NN, `CASES = {"name": {"solution": ..., "wrong": {"what is wrong":
+..., ...}}}`.
 """
 
 import random

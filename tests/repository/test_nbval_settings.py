@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from nbval.plugin import get_sanitize_patterns
 
-TEXT = (Path(__file__).parent / "nbval_sanitize.cfg").read_text(encoding="utf-8")
+TEXT = (Path(__file__).parents[1] / "nbval_sanitize.cfg").read_text(encoding="utf-8")
 RULES = get_sanitize_patterns(TEXT)
 
 

@@ -1,9 +1,9 @@
 """The lab is fiction: no real agent, material, toxin, explosive or precursor is named in any tracked file or stored
 exchange.
 
-The names are kept as hashes, so that this repository does not hold the list either. To add one: python
-tests/test_fiction_only.py "the name". Words are compared alone and in pairs, in lower case. Pictures and the pieces of
-a tokenizer's vocabulary are not words and are left out.
+The names are kept as hashes, so that this repository does not hold the list either. To add one:
+python tests/repository/test_fiction_only.py "the name". Words are compared alone and in pairs, in lower case.
+Pictures and the pieces of a tokenizer's vocabulary are not words and are left out.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as parquet
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 TEXT = {".py", ".md", ".ipynb", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".json", ".jsonl", ".csv", ".svg", ""}
 PIECES = {"tokenizer.json", "vocab.json"}
 

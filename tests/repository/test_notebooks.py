@@ -15,7 +15,7 @@ import pytest
 from constclf_lib.course import FIRST_CELL, badge
 from constclf_lib.course.checks import check
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PATHS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 KNOWN_TAGS = {"nbval-ignore-output", "nbval-check-output"}
 CARD = re.compile(r"^difficulty ([●○]{5}) · importance ([●○]{5}) · (\d+) minutes$", re.M)

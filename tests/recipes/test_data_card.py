@@ -7,7 +7,7 @@ from constclf_lib import data_path
 from constclf_lib.lab import ATTACKS, COLUMNS, SEEN, SIZES, UNSEEN, grammar, load_constitution
 from constclf_lib.recipes.manifest import STAGE_OF
 
-CARD = (Path(__file__).resolve().parent.parent / "data" / "README.md").read_text(encoding="utf-8")
+CARD = (Path(__file__).resolve().parents[2] / "data" / "README.md").read_text(encoding="utf-8")
 
 
 def section(name):

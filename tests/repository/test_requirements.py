@@ -15,7 +15,7 @@ from packaging.version import Version
 
 from tools import lock, matrix
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CORE = {"torch", "transformers", "accelerate", "tokenizers", "safetensors", "numpy", "scipy"}
 NOT_ON_COLAB = {"jupyterlab"}
 

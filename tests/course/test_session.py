@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from constclf_lib.course import setup as notebook
+from constclf_lib.course import session as notebook
 from tools import run_notebooks
 
 

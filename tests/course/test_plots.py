@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from test_evaluation import lab  # noqa: F401  a fixture: tiny models that write notes and replies
 
 from constclf_lib.course import (
     RedTeam,
@@ -190,14 +189,14 @@ def test_names_keep_their_colour_and_others_get_a_free_one():
 
 
 @pytest.fixture(scope="module")
-def guard(lab):  # noqa: F811
+def guard(lab):
     return GuardedModel(
         lab.assistant, lab.tokenizer, lab.input, lab.output, Thresholds(0.9999, 2.0, 0.9999), max_note_tokens=30
     )
 
 
 @pytest.fixture(scope="module")
-def prompt(lab, guard):  # noqa: F811
+def prompt(lab, guard):
     """A prompt that gets a reply whose scores rise above 0.01 only after the first token, so that there is a cut to
     see."""
     for text in (f"{word} ash{'e' * n}" for word in lab.prompts for n in range(9)):

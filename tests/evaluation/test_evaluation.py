@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import GPT2Config, LlamaConfig, LlamaForCausalLM
+from transformers import GPT2Config
 
 from constclf_lib.evaluation import (
     Overhead,
@@ -45,43 +45,14 @@ from constclf_lib.lab import (
     rate_table,
     reliability_table,
     roc_points,
-    train_tokenizer,
 )
-from constclf_lib.models import InputClassifier, OutputClassifier, perplexity
-from constclf_lib.prompts import ASSISTANT, CHAT_TOKENS, END, assistant_prompt_ids, chat_id
+from constclf_lib.models import perplexity
+from constclf_lib.prompts import ASSISTANT, CHAT_TOKENS, assistant_prompt_ids, chat_id
 from constclf_lib.streaming import score_completions
 from constclf_lib.tokenization import decode_text, text_ids
+from tests.tiny_models import llama
 
 scores_lists = st.lists(st.floats(-1e6, 1e6) | st.sampled_from([0.0, 1.0]), min_size=1, max_size=60)
-
-
-def llama(vocab_size=300, seed=0, context=128, **more) -> LlamaForCausalLM:
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=vocab_size, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        max_position_embeddings=context, tie_word_embeddings=True, **more,
-    )  # fmt: skip
-    return LlamaForCausalLM(config).eval()
-
-
-@pytest.fixture(scope="module")
-def lab():
-    """A tokenizer, an assistant that writes notes and replies of various lengths, and two untrained bodyguards."""
-    tokenizer = train_tokenizer(["the quick ash bane sleeps", "crème brûlée 🦊 of the north"], 300)
-    assistant = llama(len(tokenizer), seed=3, initializer_range=0.3)
-    assistant.lm_head.weight = torch.nn.Parameter(torch.randn(len(tokenizer), 32))
-    for token, factor in ((ASSISTANT, 2.5), (END, 1.8)):  # so that notes and replies do end
-        assistant.lm_head.weight.data[chat_id(tokenizer, token)] *= factor
-    torch.manual_seed(5)
-    output = OutputClassifier.from_backbone(llama(len(tokenizer), seed=1), tokenizer).eval()
-    torch.nn.init.normal_(output.value_head.out.weight, std=3.0)
-    return SimpleNamespace(
-        tokenizer=tokenizer,
-        assistant=assistant,
-        input=InputClassifier.from_backbone(llama(len(tokenizer), seed=2), tokenizer),
-        output=output,
-        prompts=[f"{word} the ash" * n for n, word in enumerate(["hm", "who", "quick", "🦊", "brûlée", "sleep"], 1)],
-    )
 
 
 # ---------------------------------------------------------------------------------------------------------- thresholds

@@ -4,7 +4,7 @@ import pytest
 
 from constclf_lib import data_path
 from constclf_lib.lab import CODES, lab_tokenizer, make_split
-from constclf_lib.lab import augment as hardening
+from constclf_lib.lab import augmentation as hardening
 
 
 @pytest.fixture(scope="module")

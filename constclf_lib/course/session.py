@@ -31,7 +31,7 @@ REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 BROUGHT_BY_COLAB = ("torch", "numpy", "jupyterlab", "ipykernel", "ipywidgets")  # replacing these breaks a running Colab
 
 
-# The first code cell of every notebook, the same everywhere (tests/test_notebooks.py).
+# The first code cell of every notebook, the same everywhere (tests/repository/test_notebooks.py).
 FIRST_CELL = f"""\
 import sys
 

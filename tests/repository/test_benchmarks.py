@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import streaming, training
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
