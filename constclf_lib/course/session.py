@@ -136,22 +136,22 @@ def environment() -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "unknown processor"
     print(f"device {device} ({name}), dtype {choose_dtype(device)}")
     for requirement, installed in _requirements():
-        state = (
-            "missing"
-            if installed is None
-            else "ok"
-            if requirement.specifier.contains(installed, prereleases=True)
-            else "outside range"
-        )
+        if installed is None:
+            state = f"missing, {requirement.marker}" if requirement.marker else "missing"
+        else:
+            state = "ok" if requirement.specifier.contains(installed, prereleases=True) else "outside range"
         print(f"[{state}] {requirement.name} {installed or ''} (wanted {requirement.specifier})")
 
 
 def _requirements():
-    """(requirement, installed version or None) for each line of requirements.txt."""
-    for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines():
-        line = line.split("#")[0].strip()
-        if line:
-            requirement = Requirement(line)
+    """(requirement, installed version or None) for each line of requirements.txt; where the library was installed
+    without a clone, for each line of its metadata, whose markers name the extra."""
+    if REQUIREMENTS.exists():
+        lines = [line.split("#")[0].strip() for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines()]
+    else:
+        lines = metadata.requires("constclf-lib") or []
+    for requirement in map(Requirement, filter(None, lines)):
+        if requirement.name != "constclf-lib":  # the extra that is made of other extras
             try:
                 yield requirement, metadata.version(requirement.name)
             except metadata.PackageNotFoundError:

@@ -90,7 +90,7 @@ def load(folder: str | os.PathLike, kind: str, **load_options):
     if card["fingerprint"] is not None:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, ImportError) as error:  # ImportError: where it tries other formats
             raise ClassifierError(
                 f"the tokenizer files in {folder} are missing or damaged ({error}); restore them"
             ) from error

@@ -86,6 +86,7 @@ def test_every_picture_is_small_white_described_and_silent(name):
     title = f"A finding with $signs$, a_b and 50%: {name}"
     with warnings.catch_warnings(), matplotlib.rc_context({"figure.facecolor": "black", "font.size": 30}):
         warnings.simplefilter("error")  # a warning about a missing glyph would end up in a notebook
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="matplotlib")  # an older one, of itself
         figure = PICTURES[name](title)
         data, metadata = figure._repr_mimebundle_()
         assert matplotlib.rcParams["font.size"] == 30  # the reader's own style is as it was

@@ -97,5 +97,5 @@ def test_unknown_split_and_too_many_rows():
 
 def test_data_files_are_found_or_named(monkeypatch, tmp_path):
     monkeypatch.setenv("CONSTCLF_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="constclf_lib.build"):
+    with pytest.raises(FileNotFoundError, match="train.parquet is missing. CONSTCLF_DATA"):
         data_path("lab", "train.parquet")
