@@ -61,6 +61,26 @@ def test_text_is_utf8_with_unix_line_ends(files):
             assert b"\r\n" not in path.read_bytes() and path.read_text(encoding="utf-8") is not None, path
 
 
+# --- lists that must agree
+
+
+def recipe(target):
+    """(what a target of the Makefile needs, its commands)."""
+    needs, commands = re.search(rf"^{target}:(.*)\n((?:\t.*\n)*)", text("Makefile"), re.M).groups()
+    return needs.split(), [line.strip().replace("$(VENV)", ".venv/bin/python") for line in commands.splitlines()]
+
+
+def test_pre_commit_runs_what_make_lint_runs():
+    needs, commands = recipe("lint")
+    wanted = [f"make {target}" for target in needs if not target.startswith("$")] + commands
+    assert re.findall(r"entry: (.*?), language", text(".pre-commit-config.yaml")) == wanted
+
+
+def test_every_make_target_is_explained_to_contributors():
+    explained = set(re.findall(r"`make ([\w-]+)", text("CONTRIBUTING.md")))
+    assert set(re.search(r"^\.PHONY: (.*)$", text("Makefile"), re.M).group(1).split()) <= explained
+
+
 # --- prose
 
 
