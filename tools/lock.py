@@ -14,8 +14,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import uv
-
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 LOWEST_PYTHON = "3.11"
@@ -28,6 +26,8 @@ OF_ONE_BUILD = re.compile(r"(nvidia|cuda|triton)\b")
 
 def resolve(options: list[str]) -> str:
     """What uv resolves, one `name==version ; marker` a line; LOCK holds it on return."""
+    import uv  # only to write; reading needs nothing
+
     command = [uv.find_uv_bin(), "pip", "compile", "--quiet", "--universal", "--python-version", LOWEST_PYTHON]
     # one version per package for all Pythons, rather than the newest for each
     command += ["--fork-strategy", "fewest", "--no-header", "--no-annotate", "--output-file", LOCK.name, *options]
@@ -39,6 +39,15 @@ def without_builds(resolved: str) -> str:
     """The lock's text: no packages of one build of torch, no local versions."""
     lines = [line for line in resolved.splitlines() if line and not OF_ONE_BUILD.match(line)]
     return HEADER + "".join(re.sub(r"\+[\w.]+", "", line) + "\n" for line in lines)
+
+
+def versions() -> dict[str, str]:
+    """{package: version} of the lock, markers left aside: it has one version of each package."""
+    lines = [line.split(";")[0].split("==") for line in LOCK.read_text(encoding="utf-8").splitlines() if line[0] != "#"]
+    found = {name: version.strip() for name, version in lines}
+    if len(found) != len(lines):
+        raise ValueError(f"{LOCK.name} has a package twice; `make lock` writes it with --fork-strategy fewest")
+    return found
 
 
 if __name__ == "__main__":

@@ -1,9 +1,5 @@
-"""What to install is said in several lists: they agree, the lock lies within the ranges, and the ranges' ends were run.
+"""What to install is said in several lists: they agree, and the lock lies within the ranges."""
 
-tools/what_ran.json is written by `make test-lowest MATRIX_ARGS=--record` and its sisters; CONTRIBUTING.md shows it.
-"""
-
-import json
 import re
 import tomllib
 from pathlib import Path
@@ -11,7 +7,6 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import Version
 
 from tools import lock, matrix
 
@@ -36,20 +31,7 @@ def groups():
     return found
 
 
-def locked():
-    """{package: version} of requirements.lock, markers left aside: it has one version of each package."""
-    lines = [line for line in text("requirements.lock").splitlines() if not line.startswith("#")]
-    versions = {wanted.name: str(wanted.specifier).removeprefix("==") for wanted in map(Requirement, lines)}
-    assert len(versions) == len(lines)
-    return versions
-
-
 DIRECT = matrix.direct_requirements()
-
-
-@pytest.fixture(scope="module")
-def ran():
-    return json.loads(text("tools/what_ran.json"))
 
 
 # --- the lists
@@ -107,7 +89,7 @@ def test_colab_brings_what_we_ask_for():
 
 
 def test_every_direct_requirement_is_locked_within_its_range():
-    versions = locked()
+    versions = lock.versions()
     for wanted in DIRECT:
         assert wanted.specifier.contains(versions[canonicalize_name(wanted.name)]), wanted
 
@@ -123,38 +105,3 @@ def test_the_lock_fits_every_machine():
 def test_the_lock_drops_what_belongs_to_one_build():
     resolved = "numpy==2.4.6\nnvidia-cublas==13.1 ; sys_platform == 'linux'\ntorch==2.13.0+cpu\ntriton==3.7.1\n"
     assert lock.without_builds(resolved) == lock.HEADER + "numpy==2.4.6\ntorch==2.13.0\n"
-
-
-# --- what ran
-
-
-def test_lower_ends_were_run(ran):
-    for wanted in DIRECT:
-        (low,) = (Version(part.version) for part in wanted.specifier if part.operator == ">=")
-        assert Version(ran["test-lowest"]["versions"][wanted.name]) == low, wanted
-
-
-def test_upper_ends_were_run(ran):
-    """The first release that a range excludes comes right after one that was run: in the lock or, where test-latest
-    passed, in that."""
-    versions = locked()
-    for wanted in DIRECT:
-        (high,) = (part for part in wanted.specifier if part.operator in {"<", "<="})
-        runs = [versions[canonicalize_name(wanted.name)]]
-        if matrix.passed(ran["test-latest"]):
-            runs.append(ran["test-latest"]["versions"][wanted.name])
-        newest = max(Version(version) for version in runs if wanted.specifier.contains(version))
-        if high.operator == "<=":
-            assert newest == Version(high.version), wanted
-        else:
-            excluded = Version(high.version).release
-            assert newest.release[: len(excluded)] == (*excluded[:-1], excluded[-1] - 1), wanted
-
-
-@pytest.mark.parametrize("name", ["test-lowest", "colab-check", *(f"python {version}" for version in matrix.PYTHONS)])
-def test_what_is_promised_passed(name, ran):
-    assert matrix.passed(ran[name]), ran[name]
-
-
-def test_contributing_shows_what_ran(ran):
-    assert matrix.in_markdown(ran) in text("CONTRIBUTING.md")
