@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "tools" / "what_ran.json"
 PYTHONS = ("3.11", "3.12", "3.13")
 READS_THE_RECORD = "tests/repository/test_what_ran.py"  # what is found here must not depend on what was found before
-NBVAL = ("--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600")
+NBVAL: tuple[str, ...] = ("--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=600")
 NBVAL += ("--nbval-sanitize-with=tests/nbval_sanitize.cfg",)
 BEGIN = "<!-- what ran: written by `make test-lowest MATRIX_ARGS=--record` and its sisters -->"
 END = "<!-- /what ran -->"
@@ -112,11 +112,11 @@ def pytest(python: Path, clone: Path, *arguments: str) -> dict:
     subprocess.run([python, "-m", "pytest", "-q", f"--junitxml={report}", *arguments], cwd=clone, env=environment())
     if not report.exists():
         return {"passed": 0, "failed": ["pytest did not start"], "seconds": 0}
-    suite = ElementTree.parse(report).getroot().find("testsuite")
+    suite = ElementTree.parse(report).getroot()[0]
     cases = [(case, {child.tag for child in case}) for case in suite.iter("testcase")]
     failed = [f"{case.get('classname')}::{case.get('name')}" for case, tags in cases if tags & {"failure", "error"}]
     passed = sum(not tags & {"failure", "error", "skipped"} for case, tags in cases)
-    return {"passed": passed, "failed": failed, "seconds": round(float(suite.get("time")))}
+    return {"passed": passed, "failed": failed, "seconds": round(float(suite.attrib["time"]))}
 
 
 def environment() -> dict[str, str]:
@@ -133,7 +133,7 @@ def try_setting(setting: str, python: str, only: str) -> dict:
         result = {"date": date.today().isoformat(), "python": version.split()[1], "versions": versions(executable)}
         if setting == "colab-check":
             report = Path(folder) / "report.json"
-            command = [executable, "tools/as_colab.py", str(clone), str(report), f"{only}*.ipynb"]
+            command = [str(executable), "tools/as_colab.py", str(clone), str(report), f"{only}*.ipynb"]
             subprocess.run(command, cwd=clone, env=environment(), check=True)
             result["notebooks"] = json.loads(report.read_text(encoding="utf-8"))
             return result
