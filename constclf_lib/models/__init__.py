@@ -7,7 +7,7 @@ from .cache import cache_argument, cache_of
 from .checkpoints import quiet
 from .classifiers import InputClassifier, OutputClassifier
 from .perplexity import perplexity
-from .value_head import ValueHead, direct
+from .value_head import ValueHead
 
 __all__ = [
     "InputClassifier",
@@ -16,7 +16,6 @@ __all__ = [
     "ValueHead",
     "cache_argument",
     "cache_of",
-    "direct",
     "perplexity",
     "quiet",
 ]

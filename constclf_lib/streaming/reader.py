@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import torch
 
 from ..errors import ClassifierError
-from ..models import direct
+from ..models import ValueHead
 from ..tokenization import fingerprint
 from .stop_rules import RunningMax
 
@@ -30,7 +30,8 @@ class Reader:
         self, classifier, rule=None, device=None, step_timeout: float | None = None, window: int | None = None
     ):
         self.classifier = (classifier if device is None else classifier.to(device)).eval()
-        self.head = direct(classifier.value_head)
+        head = classifier.value_head
+        self.head = head.direct() if type(head) is ValueHead else head
         self.rule = RunningMax() if rule is None else rule
         self.step_timeout = step_timeout
         self.prefix_ids = list(classifier.prefix_ids)
