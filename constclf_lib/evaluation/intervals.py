@@ -38,11 +38,11 @@ def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tu
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Interval for the mean over seeds (Student's t). ValueError with fewer than two: one seed has no spread."""
-    values = clean_scores(values, "values")
-    if values.size < 2:
+    seeds = clean_scores(values, "values")
+    if seeds.size < 2:
         raise ValueError("an interval over seeds needs at least two of them")
-    half = _scipy_stats.t.ppf(0.5 + confidence / 2, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
-    return float(values.mean() - half), float(values.mean() + half)
+    half = _scipy_stats.t.ppf(0.5 + confidence / 2, seeds.size - 1) * seeds.std(ddof=1) / math.sqrt(seeds.size)
+    return float(seeds.mean() - half), float(seeds.mean() + half)
 
 
 class Difference(NamedTuple):

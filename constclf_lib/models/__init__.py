@@ -2,7 +2,7 @@
 folders on disk, perplexity.
 """
 
-from .backbone import Reading
+from .backbone import Reading, Seen
 from .cache import cache_argument, cache_of
 from .checkpoints import quiet
 from .classifiers import InputClassifier, OutputClassifier
@@ -13,6 +13,7 @@ __all__ = [
     "InputClassifier",
     "OutputClassifier",
     "Reading",
+    "Seen",
     "ValueHead",
     "cache_argument",
     "cache_of",

@@ -96,7 +96,7 @@ def running_risk(scores: Iterable[float], rule=None) -> list[float]:
     NaN score, which would otherwise compare as harmless.
     """
     rule = RunningMax() if rule is None else rule.fresh()
-    risk, curve = 0.0, []
+    risk, curve = 0.0, list[float]()
     for p in scores:
         if math.isnan(p):
             raise ValueError(f"score {len(curve)} is NaN")

@@ -112,8 +112,9 @@ def test_beyond_the_context_every_token_is_scored_behind_at_least_half_a_window(
     classifier = output_classifier(kind, context=12, prefix=prefix)
     room, ids = 12 - len(prefix), some_ids(47)
     expected, restarts = in_windows(classifier, ids, room)
+    scorer = StreamingScorer(classifier)
     for cuts in ([], range(1, 47), [5, 12, 13, 29]):
-        with PositionCounter(classifier.backbone) as counter, StreamingScorer(classifier).open() as stream:
+        with PositionCounter(classifier.backbone) as counter, scorer.open() as stream:
             assert close(in_chunks(stream, ids, cuts), expected)
         assert counter.count == len(prefix) + 47 + restarts * (len(prefix) + room // 2)
         assert counter.count < 2 * 47 + len(prefix) * (restarts + 1)
