@@ -2,21 +2,21 @@
 folders on disk, perplexity.
 """
 
-from .backbone import Reading
+from .backbone import Reading, Seen
 from .cache import cache_argument, cache_of
 from .checkpoints import quiet
 from .classifiers import InputClassifier, OutputClassifier
 from .perplexity import perplexity
-from .value_head import ValueHead, direct
+from .value_head import ValueHead
 
 __all__ = [
     "InputClassifier",
     "OutputClassifier",
     "Reading",
+    "Seen",
     "ValueHead",
     "cache_argument",
     "cache_of",
-    "direct",
     "perplexity",
     "quiet",
 ]
