@@ -2,10 +2,12 @@
 folders on disk, perplexity.
 """
 
+from .adapters import has_adapters
 from .backbone import Reading, Seen
 from .cache import cache_argument, cache_of
 from .checkpoints import quiet
 from .classifiers import InputClassifier, OutputClassifier
+from .model_card import default_card
 from .perplexity import perplexity
 from .value_head import ValueHead
 
@@ -17,6 +19,8 @@ __all__ = [
     "ValueHead",
     "cache_argument",
     "cache_of",
+    "default_card",
+    "has_adapters",
     "perplexity",
     "quiet",
 ]

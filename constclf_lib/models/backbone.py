@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ..errors import ClassifierError
 from ..tokenization import fingerprint
+from .adapters import load_language_model, unwrapped
 from .cache import cache_argument, cache_of
 from .checkpoints import quiet
 from .self_check import STREAMED, distance, faults, some_ids, still, tolerance
@@ -83,19 +84,15 @@ class LanguageModelReader(nn.Module):
                 "classifier.backbone.compile()"
             )
         if hasattr(model, "get_base_model") and hasattr(model, "peft_config"):
-            # a PeftModel: its adapters live inside the layers of the model it wraps
-            if any(config.is_prompt_learning for config in model.peft_config.values()):
-                raise ValueError("prompt-learning adapters change the input, not the layers; use LoRA or its kin")
-            model = model.get_base_model()
-            model._hf_peft_config_loaded = True  # so that transformers saves and loads the adapters by itself
+            model = unwrapped(model)  # a PeftModel: its adapters live inside the layers of the model it wraps
         head = getattr(model, "get_output_embeddings", lambda: None)()
         body = _name_of_body(model)
         if head is None or body is None or getattr(model.config, "is_encoder_decoder", False):
             raise ValueError(
                 f"{type(model).__name__} is not a decoder-only causal LM with a head; load it with AutoModelForCausalLM"
             )
-        if tokenizer is not None and len(tokenizer) > model.get_input_embeddings().num_embeddings:
-            rows = model.get_input_embeddings().num_embeddings
+        rows = model.get_input_embeddings().weight.shape[0]  # an adapter around them has no num_embeddings
+        if tokenizer is not None and len(tokenizer) > rows:
             raise ValueError(
                 f"the tokenizer has {len(tokenizer)} tokens, the model {rows} embeddings: they do not belong together"
             )
@@ -254,5 +251,5 @@ def load_backbone(name_or_path_or_model, tokenizer=None):
         return name_or_path_or_model, tokenizer
     # progress is worth seeing for a download, not for a folder of our own
     with quiet() if os.path.isdir(name_or_path_or_model) else nullcontext():
-        model = AutoModelForCausalLM.from_pretrained(name_or_path_or_model)
+        model, _ = load_language_model(name_or_path_or_model)
     return model, tokenizer or AutoTokenizer.from_pretrained(name_or_path_or_model)

@@ -85,12 +85,12 @@ class OutputClassifier(LanguageModelReader):
             last_hidden_state=hidden,
         )
 
-    def save_pretrained(self, folder: str | os.PathLike) -> None:
+    def save_pretrained(self, folder: str | os.PathLike, card: str | None = None) -> None:
         """Writes a folder that AutoModelForCausalLM loads as it is, plus the head: value_head.safetensors and
-        classifier.json. Whole or not at all.
+        classifier.json. Whole or not at all, and only if it loads again (`checkpoints.save`). card: text of README.md.
         """
-        card = {"inner_size": self.value_head.inner.out_features, "prefix_ids": list(self.prefix_ids)}
-        checkpoints.save(self, folder, card, head=self.value_head)
+        settings = {"inner_size": self.value_head.inner.out_features, "prefix_ids": list(self.prefix_ids)}
+        checkpoints.save(self, folder, settings, head=self.value_head, card=card)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, **load_options) -> OutputClassifier:
@@ -100,9 +100,9 @@ class OutputClassifier(LanguageModelReader):
         Raises ClassifierError, saying what to do, if a file is missing, cut short or altered, or if the tokenizer is
         not the one it was trained with.
         """
-        card, model, tokenizer = checkpoints.load(folder, cls.kind, **load_options)
-        classifier = cls(model, tokenizer, inner_size=card["inner_size"])
-        classifier.prefix_ids = list(card["prefix_ids"])
+        record, model, tokenizer = checkpoints.load(folder, cls.kind, **load_options)
+        classifier = cls(model, tokenizer, inner_size=record["inner_size"])
+        classifier.prefix_ids = list(record["prefix_ids"])
         checkpoints.load_head(folder, classifier.value_head)
         return classifier.eval()
 
@@ -217,16 +217,17 @@ class InputClassifier(LanguageModelReader):
             size *= 2  # denser text may have made this window short; let the next one try more
         return rows
 
-    def save_pretrained(self, folder: str | os.PathLike) -> None:
+    def save_pretrained(self, folder: str | os.PathLike, card: str | None = None) -> None:
         """Writes a folder that AutoModelForCausalLM and AutoTokenizer load as it is, plus classifier.json. Whole or not
-        at all.
+        at all, and only if it loads again (`checkpoints.save`). card: text of README.md.
         """
-        checkpoints.save(self, folder, {"words": list(self.words), "verdict_ids": list(self.verdict_ids)})
+        settings = {"words": list(self.words), "verdict_ids": list(self.verdict_ids)}
+        checkpoints.save(self, folder, settings, card=card)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, **load_options) -> InputClassifier:
         """Loads what `save_pretrained` wrote, in eval mode. Raises ClassifierError as OutputClassifier.from_pretrained
         does.
         """
-        card, model, tokenizer = checkpoints.load(folder, cls.kind, **load_options)
-        return cls(model, tokenizer, tuple(card["words"])).eval()
+        record, model, tokenizer = checkpoints.load(folder, cls.kind, **load_options)
+        return cls(model, tokenizer, tuple(record["words"])).eval()
