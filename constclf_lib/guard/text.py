@@ -43,8 +43,8 @@ class _TextGuard:
             raise ValueError("the threshold is NaN: nothing would ever be above it")
         self.threshold = threshold
         self.status, self.released_text, self.withheld_text, self.error = "streaming", "", "", ""
-        self._deltas: Any = deltas  # the provider's object and its iterator: both are to be closed
-        self._source: Any = None
+        self._deltas: Any = deltas
+        self._source: Any = None  # its iterator, once it is read
         self._stream = scorer.open_text()
         self._gate = TextGate(StopSequences(()), self._stream, threshold)
         self._scoring, self._freed = threading.Lock(), False
@@ -76,6 +76,10 @@ class _TextGuard:
     def _release(self, event: TokenEvent) -> str:
         self.released_text += event.text
         return event.text
+
+    def _providers(self) -> list:
+        """What is to be closed: the iterator and the object that it came from, once if they are the same."""
+        return [stream for stream in (self._source, self._deltas) if stream is not None][self._source is self._deltas :]
 
     def _end(self, error: BaseException | None) -> None:
         """Writes down how it ended and frees the stream. `error` is what is under way, if anything."""
@@ -131,7 +135,7 @@ class GuardedTextStream(_TextGuard):
             self._close_provider()
 
     def _close_provider(self) -> None:
-        for stream in (self._source, self._deltas):
+        for stream in self._providers():
             with suppress(Exception):  # a provider that fails to close has nothing left to say
                 getattr(stream, "close", lambda: None)()
 
@@ -188,7 +192,7 @@ class AsyncGuardedTextStream(_TextGuard):
             await self._close_provider()
 
     async def _close_provider(self) -> None:
-        for stream in (self._source, self._deltas):
+        for stream in self._providers():
             with suppress(Exception):
                 end = getattr(stream, "aclose", None) or getattr(stream, "close", None)
                 if end is not None and inspect.isawaitable(ended := end()):
