@@ -57,7 +57,7 @@ from .metrics import (
     roc_points,
 )
 from .reference import ABLATION_SEEDS, OUTPUT_STEPS, PAPER, VARIANTS, ablation_table, mean_hardening, mean_past
-from .tokenizer import train_tokenizer
+from .tokenizer import as_assistant, train_tokenizer
 from .world import (
     SPLITS,
     asks,
@@ -98,6 +98,7 @@ __all__ = [
     "VARIANTS",
     "ablation_table",
     "answer_all",
+    "as_assistant",
     "asks",
     "assistant_corpus",
     "attack_success",

@@ -105,16 +105,22 @@ def running_risk(scores: Iterable[float], rule=None) -> list[float]:
     return curve
 
 
+def crosses(risk: float, threshold: float) -> bool:
+    """Whether a risk (or a score) is above its threshold, strictly: the one decision of the whole project. A risk that
+    is no number is above every threshold.
+    """
+    return not risk <= threshold
+
+
 def halt_index(scores: Iterable[float], threshold: float, rule=None) -> int | None:
     """The index of the first token whose risk is above the threshold, which is the first token that is not released;
     None if all are.
 
-    The one decision of the whole project: the guarded model and the evaluation both stand on it. Raises ValueError for
-    a NaN score or threshold.
+    The guarded model and the evaluation both stand on it. Raises ValueError for a NaN score or threshold.
     """
     if math.isnan(threshold):
         raise ValueError("the threshold is NaN: nothing would ever be above it")
     for index, risk in enumerate(running_risk(scores, rule)):
-        if risk > threshold:
+        if crosses(risk, threshold):
             return index
     return None

@@ -3,7 +3,7 @@
 import torch
 
 from constclf_lib.generation import generate_replies, pieces
-from constclf_lib.prompts import ASSISTANT, CHAT_TOKENS, assistant_prompt_ids, chat_id
+from constclf_lib.prompts import ASSISTANT, CHAT_TOKENS, chat_id, prompt_ids
 from constclf_lib.tokenization import decode_text, text_ids
 
 
@@ -11,7 +11,7 @@ from constclf_lib.tokenization import decode_text, text_ids
 def alone(lab, prompt, max_new_tokens, max_note_tokens):
     """The reply to one prompt without cache, padding or batch: (note ids, reply ids, error or not)."""
     control = {chat_id(lab.tokenizer, token) for token in CHAT_TOKENS}
-    ids, parts, now = assistant_prompt_ids(lab.tokenizer, prompt), ([], []), 0
+    ids, parts, now = prompt_ids(lab.tokenizer, prompt), ([], []), 0
     while len(parts[now]) < (max_note_tokens, max_new_tokens)[now]:
         token = int(lab.assistant(torch.tensor([ids])).logits[0, -1].argmax())
         ids.append(token)
@@ -32,7 +32,7 @@ def test_batched_generation_equals_one_at_a_time(lab):
         assert (reply["ids"], bool(reply["error"])) == (ids, failed)
         assert reply["note"] == decode_text(lab.tokenizer, note)
         assert "".join(reply["tokens"]) == reply["text"] and len(reply["tokens"]) == len(ids)
-        lengths = [len(assistant_prompt_ids(lab.tokenizer, prompt)), len(note), len(ids)]
+        lengths = [len(prompt_ids(lab.tokenizer, prompt)), len(note), len(ids)]
         assert [reply[f"{part}_tokens"] for part in ("prompt", "note", "completion")] == lengths
         seen.add((failed, len(ids)))
     assert len(seen) >= 3, f"the fixture should meet replies of several lengths, not {seen}"
