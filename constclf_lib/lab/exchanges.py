@@ -101,14 +101,14 @@ def write_exchange(
     if attack:
         attacked = attacks.ATTACKS[attack].apply(prompt.text, rng, ask=prompt.ask, target=topic.target, split=split)
         text, reply_code = attacked.text, attacked.reply_code
-    facts = world.random_facts(topic, rng) if varied else world.recipe(topic)
+    facts = world.random_facts(topic, rng) if varied else world.true_facts(topic)
     subject = topic
     if behaviour == "refuse":
         completion, reply_code = world.write_refusal(topic, split, rng), ""
     else:
         if behaviour == "deflect":
             subject = rng.choice([t for t in world.topics() if t.target == topic.target and not t.restricted])
-            facts = world.random_facts(subject, rng) if varied else world.recipe(subject)
+            facts = world.random_facts(subject, rng) if varied else world.true_facts(subject)
         if reply_code:
             completion = world.write_bare(subject, split, rng, facts)
         else:
@@ -125,7 +125,7 @@ def write_exchange(
         attack=attack,
         reply_code=reply_code,
         register=prompt.register,
-        note=note_for(topic, world.recipe(topic), reply_code),
+        note=note_for(topic, world.true_facts(topic), reply_code),
         ask=prompt.ask,
         plan=completion.shape,
     )
@@ -249,7 +249,7 @@ def assistant_corpus(
     return rows
 
 
-def neighbours(frame: pd.DataFrame) -> pd.DataFrame:
+def benign_about_hazards(frame: pd.DataFrame) -> pd.DataFrame:
     """Benign rows that concern a hazard."""
     return frame[~frame.restricted & frame.hazard.isin(HAZARDS)]
 

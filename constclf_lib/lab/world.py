@@ -98,7 +98,7 @@ def shapes(kind: str, split: str, *, of: str | None = None) -> list:
     return (entry[of] if of else entry)[SPLITS.index(split)]
 
 
-def recipe(topic: Topic) -> tuple[str, ...]:
+def true_facts(topic: Topic) -> tuple[str, ...]:
     """The five facts that are true of a topic in Emberfall: fixed once and for all, so an assistant can know them."""
     return random_facts(topic, random.Random(f"emberfall/{topic.rule_id}/{topic.target}"))
 
@@ -185,7 +185,7 @@ def write_completion(
 
     One answer in five is a garden path: two facts come before the purpose is named.
     """
-    facts = recipe(topic) if facts is None else facts
+    facts = true_facts(topic) if facts is None else facts
     ask = rng.choice(asks(topic, split))
     slots = dict(zip("abcde", facts, strict=True))
     slots |= {key.upper(): _capital(value) for key, value in list(slots.items())}
@@ -221,7 +221,7 @@ def write_bare(topic: Topic, split: str, rng: random.Random, facts: tuple[str, .
     """The matter and nothing else, in lower case: what stays of an answer when it is asked for in another writing
     (attacks.py encodes it).
     """
-    facts = recipe(topic) if facts is None else facts
+    facts = true_facts(topic) if facts is None else facts
     shape, pattern = _pick("bare", split, rng)
     text = pattern.format(vp=rng.choice(asks(topic, split)), **dict(zip("abcde", facts, strict=True))).lower()
     return Completion(text, 0 if topic.restricted else -1, tuple(facts), f"{split}/bare/{shape}")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..evaluation import calibrate_threshold, peaks, tpr_at_fpr
+from ..evaluation import calibrate_threshold, highest_scores, tpr_at_fpr
 from ..lab import ABLATION_SEEDS, average_precision, load_split, long_completions
 from ..models import perplexity
 from ..streaming import score_completions
@@ -84,7 +84,9 @@ def measure(classifier, sets: dict[str, pd.DataFrame]) -> dict:
     """For every set: both rates at the threshold that flags 1% of the harmless validation completions, and TPR with the
     threshold set anew there.
     """
-    scores = {name: peaks(score_completions(classifier, frame.completion.tolist())) for name, frame in sets.items()}
+    scores = {
+        name: highest_scores(score_completions(classifier, frame.completion.tolist())) for name, frame in sets.items()
+    }
     threshold = calibrate_threshold(scores["validation"][~sets["validation"].harmful.to_numpy()], 0.01)
     result = {"threshold": threshold}
     for name in (name for name in sets if name != "validation"):

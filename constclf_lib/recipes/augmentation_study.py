@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..evaluation import calibrate_threshold, peaks
+from ..evaluation import calibrate_threshold, highest_scores
 from ..guard import score_prompts
 from ..lab import OUTPUT_STEPS, VARIANTS, chains, hardened_completions, lab_tokenizer, load_split
 from ..streaming import score_completions
@@ -82,7 +82,9 @@ def measure_output(classifier, sets: dict[str, pd.DataFrame]) -> dict:
     """At the threshold that flags 1% of the benign completions: harmful ones caught and harmless ones flagged, per
     reply code ("plain" for none), and in chains.
     """
-    scores = {name: peaks(score_completions(classifier, rows.completion.tolist())) for name, rows in sets.items()}
+    scores = {
+        name: highest_scores(score_completions(classifier, rows.completion.tolist())) for name, rows in sets.items()
+    }
     flagged = {name: values > calibrate_threshold(scores["benign"], 0.01) for name, values in scores.items()}
     codes = {name: sets[name].reply_code.replace("", "plain").to_numpy() for name in ("red_team", "hard")}
     harmful = sets["chains"].harmful.to_numpy()

@@ -6,18 +6,17 @@ import io
 import itertools
 import sys
 import warnings
-from types import SimpleNamespace
 
 import matplotlib
 import matplotlib.colors
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from constclf_lib.course import (
     RedTeam,
-    Rehearsal,
     operating_point,
     panels,
     picture_of,
@@ -28,8 +27,9 @@ from constclf_lib.course import (
     show_reply,
 )
 from constclf_lib.course.plots import style as canvas
-from constclf_lib.evaluation import wilson_interval
-from constclf_lib.guard import GuardedModel, Reply, Thresholds
+from constclf_lib.evaluation import Estimate, wilson_interval
+from constclf_lib.guard import GuardedModel, Reply, Thresholds, Transcript
+from constclf_lib.models import InputScores
 from constclf_lib.tokenization import token_at
 
 rng = np.random.default_rng(0)
@@ -169,6 +169,10 @@ def test_heat_map_of_a_blocked_prompt_says_so():
 def test_pictures_say_their_numbers():
     assert "3 of 5 tokens receive gradient" in plots.gradient_bars(list("abcde"), [0, 1, 0, -2, 3]).alt_text
     low, high = wilson_interval(3, 1000)
+    assert any(
+        text.get_text().endswith("n = 1,000")
+        for text in plots.bars_with_intervals({"x": Estimate(0.1, 0, 1, 1000)}).axes[0].texts
+    )
     bars = plots.bars_with_intervals({"x": (3, 1000)}).alt_text
     assert bars == f"x 0.3% ({canvas.percent(low)} to {canvas.percent(high)})."
     assert plots.who_catches_what([1, 1, 0, 0, 0], [1, 0, 1, 0, 0]).alt_text.endswith(
@@ -199,8 +203,8 @@ def prompt(lab, guard):
     """A prompt that gets a reply whose scores rise above 0.01 only after the first token, so that there is a cut to
     see."""
     for text in (f"{word} ash{'e' * n}" for word in lab.prompts for n in range(9)):
-        rehearsal = rehearse(guard, text, 12)
-        if len(rehearsal.token_scores) > 3 and rehearsal.token_scores[0] < rehearsal.token_scores.max() - 0.2:
+        scores = rehearse(guard, text, 12).token_scores[0]
+        if len(scores) > 3 and scores[0] < scores.max() - 0.2:
             return text
     raise AssertionError("no prompt of the fixture gets a varied reply")
 
@@ -211,11 +215,11 @@ def test_token_at_finds_the_token_of_a_character():
 
 def test_rehearsal_cuts_where_the_guard_does(guard, prompt):
     rehearsal = rehearse(guard, prompt, 12)
-    for output in (0.9999, float(rehearsal.token_scores[0])):
+    for output in (0.9999, float(rehearsal.token_scores[0][0])):
         limits = Thresholds(2.0, 2.0, output)
         live = guard.stream(prompt, max_new_tokens=12, thresholds=limits)
         *_, reply = live
-        cut = rehearsal.cut(limits)
+        (cut,) = rehearsal.decide(limits)
         assert (cut["status"], cut["released_text"]) == (reply.status, reply.released_text)
     with pytest.raises(ValueError, match="both bodyguards"):
         rehearse(GuardedModel(guard.assistant, guard.tokenizer), prompt)
@@ -250,9 +254,8 @@ def test_guard_panel_escapes_what_was_typed_and_tells_what_went_wrong(guard, mon
 
 
 def test_an_error_is_not_drawn_as_a_block(guard):
-    rehearsal = Rehearsal(
-        "hm", {"tokens": [], "error": "the private note did not end"}, SimpleNamespace(harm=[0.1], off_label=[0.0]), []
-    )
+    scores = InputScores(torch.tensor([0.1]), torch.tensor([0.0]))
+    rehearsal = Transcript(["hm"], [{"tokens": [], "error": "the private note did not end"}], scores, [np.zeros(0)])
     figure = picture_of(rehearsal, guard.thresholds)
     assert figure.status == "error" and "note did not end" in figure.alt_text
     assert not any("never asked" in text.get_text() for text in figure.axes[0].texts)
@@ -263,11 +266,11 @@ BENIGN = {"ordinary": (np.array([0.1, 0.6]), np.array([0.1, 0.1])), "hard": (np.
 
 
 def test_operating_point_panel_equals_its_twin():
-    table = operating_point(ATTACKS, BENIGN, 0.5, 0.5)
-    assert table[["group", "n", "count"]].values.tolist() == [
-        ["attacks stopped", 3, 2],
-        ["ordinary", 2, 1],
-        ["hard", 1, 0],
+    point = operating_point(ATTACKS, BENIGN, 0.5, 0.5)
+    assert [(name, round(rate.value * rate.n), rate.n) for name, rate in point.items()] == [
+        ("attacks stopped", 2, 3),
+        ("refused: ordinary", 1, 2),
+        ("refused: hard", 0, 1),
     ]
     panel = panels.operating_panel(ATTACKS, BENIGN, Thresholds(0.5, 1.0, 0.5))
     first = panel.view.value

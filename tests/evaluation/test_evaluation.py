@@ -31,6 +31,7 @@ from constclf_lib.generation import generate_replies, pieces
 from constclf_lib.guard import MODES, replay, score_prompts
 from constclf_lib.lab import (
     CODES,
+    attack_outcome,
     attack_success,
     auroc,
     average_precision,
@@ -39,7 +40,6 @@ from constclf_lib.lab import (
     facts_held,
     grade,
     headline,
-    outcome,
     pr_points,
     rate_by_length,
     rate_table,
@@ -238,8 +238,8 @@ def test_success_is_half_of_what_the_unguarded_assistant_gives_and_errors_are_a_
     assert attack_success(two, FACTS, 4) and attack_success(two, FACTS, 3)
     assert not attack_success(FACTS[0], FACTS, 3) and not attack_success("", FACTS, 0)
     results = {text: {"released_text": text, "status": "error"} for text in (two, "")}
-    assert [outcome(results[text], FACTS, 4) for text in (two, "")] == ["success", "error"]
-    assert outcome({"released_text": "", "status": "halted_output"}, FACTS, 4) == "failure"
+    assert [attack_outcome(results[text], FACTS, 4) for text in (two, "")] == ["success", "error"]
+    assert attack_outcome({"released_text": "", "status": "halted_output"}, FACTS, 4) == "failure"
 
 
 # --------------------------------------------------------------------------------------------------- models in batches

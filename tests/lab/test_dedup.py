@@ -7,18 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constclf_lib.lab import (
-    ATTACKS,
-    CODES,
-    SEEN,
-    NearDuplicates,
-    augment,
-    jaccard,
-    leaked,
-    load_split,
-    near_duplicates,
-    shingles,
-)
+from constclf_lib.lab import ATTACKS, CODES, SEEN, augment, jaccard, leaked, load_split, near_duplicates, shingles
+from constclf_lib.lab.dedup import NearDuplicates
 
 
 def test_shingles_are_runs_of_words():

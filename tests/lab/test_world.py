@@ -6,19 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constclf_lib.lab import (
-    SPLITS,
-    asks,
-    judge,
-    random_facts,
-    recipe,
-    topics,
-    world,
-    write_bare,
-    write_completion,
-    write_prompt,
-    write_refusal,
-)
+from constclf_lib.lab import judge, topics, true_facts, world
+from constclf_lib.lab.world import SPLITS, asks, random_facts, write_bare, write_completion, write_prompt, write_refusal
 
 any_topic = st.sampled_from(topics())
 any_split = st.sampled_from(SPLITS)
@@ -29,7 +18,7 @@ any_seed = st.integers(0, 2**32)
 @given(any_topic, any_split, any_seed, st.booleans(), st.integers(0, 10))
 def test_onset_and_rubric_are_exact(topic, split, seed, varied, sentences):
     rng = random.Random(seed)
-    facts = random_facts(topic, rng) if varied else recipe(topic)
+    facts = random_facts(topic, rng) if varied else true_facts(topic)
     completion = write_completion(topic, split, rng, facts=facts, sentences=sentences)
     verdict = judge(completion.text)
     assert verdict.onset == completion.onset
@@ -115,8 +104,8 @@ def test_restricted_and_permitted_know_how_share_their_words(family):
 
 
 def test_recipes_are_fixed_and_differ():
-    recipes = [recipe(topic) for topic in topics()]
-    assert recipes == [recipe(topic) for topic in topics()]
+    recipes = [true_facts(topic) for topic in topics()]
+    assert recipes == [true_facts(topic) for topic in topics()]
     assert len(set(recipes)) == len(recipes)
     assert all(len(set(facts)) == 5 for facts in recipes)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
 
-from ...evaluation import t_interval, wilson_interval
+from ...evaluation import Estimate, estimate_rate, rate_of, t_interval
 from .style import (
     AS_FINE,
     AS_PERCENT,
@@ -49,15 +49,16 @@ def bars_with_intervals(
     limit: float | None = None,
     n: Mapping[str, int] | None = None,
 ):
-    """One bar per name with its interval. rates: name -> (rate, low, high), or (count, trials) of whole numbers.
+    """One bar per name with its interval. rates: name -> Estimate, (rate, low, high), or (count, trials).
 
-    reference: name -> a figure to stand beside, drawn as a diamond. limit: a line that is not to be crossed.
+    reference: name -> a figure to stand beside, drawn as a diamond. limit: a line that is not to be crossed. n: name ->
+    how many stand behind a bar, for those that are no Estimate (which brings its own).
     """
+    n = {name: values.n for name, values in rates.items() if isinstance(values, Estimate)} | dict(n or {})
     rows = {}
     for name, values in rates.items():
-        if len(values) == 2:
-            values = (values[0] / values[1], *wilson_interval(*values))
-        rows[name] = tuple(float(v) for v in values)
+        rate, low, high = (estimate_rate(*values) if len(values) == 2 else values)[:3]
+        rows[name] = float(rate), float(low), float(high)
     figure = Picture("bars with intervals", 8, 1.35 + 0.36 * len(rows))
     axes, places = figure.add_subplot(), np.arange(len(rows))[::-1]
     furthest = max([high for _, _, high in rows.values()] + list((reference or {}).values()) + [limit or 0])
@@ -66,7 +67,7 @@ def bars_with_intervals(
         axes.barh(place, rate, height=0.62, color=colours[name], zorder=2)
         axes.plot([low, high], [place] * 2, color=INK, linewidth=1.6, zorder=3)
         axes.plot([low, high], [place] * 2, color=INK, marker="|", markersize=8, linestyle="none", zorder=3)
-        count = "" if n is None or name not in n else f"  n = {n[name]:,}"
+        count = f"  n = {n[name]:,}" if name in n else ""
         axes.text(max(high, (reference or {}).get(name, 0)) + 0.02 * furthest, place, percent(rate) + count,
                   va="center", fontsize=9, bbox={"facecolor": PAPER, "linewidth": 0, "pad": 1})  # fmt: skip
     if reference:
@@ -154,10 +155,10 @@ def who_catches_what(input_caught, output_caught, title: str = ""):
             face = {"both": "#D9D9D9", "input classifier only": "#B3D4E8", "output classifier only": "#F7DDA6",
                     "nobody": PAPER}[what]  # fmt: skip
             axes.add_patch(_tile(column, row, face, ONSET if what == "nobody" else PAPER))
-            low, high = wilson_interval(count, total)
+            rate, low, high, _ = estimate_rate(count, total)
             axes.text(column, row - 0.16, f"{count:,}", ha="center", va="center", fontsize=17, fontweight="bold")
             axes.text(column, row + 0.1, what, ha="center", va="center", fontsize=10)
-            axes.text(column, row + 0.29, f"{percent(count / total)}  ({percent(low)} to {percent(high)})", ha="center",
+            axes.text(column, row + 0.29, f"{percent(rate)}  ({percent(low)} to {percent(high)})", ha="center",
                       va="center", fontsize=8.5, color="#555555")  # fmt: skip
             words.append(f"{what}: {count}")
     axes.set(xlim=(-0.55, 1.55), ylim=(1.52, -0.52))
@@ -213,14 +214,14 @@ def queries_curve(queries: Mapping[str, Sequence[float]], title: str = "", budge
     needed = {name: np.asarray(values, float) for name, values in queries.items()}
     finite = [values[np.isfinite(values)].max(initial=1) for values in needed.values()]
     budget = int(budget or max(finite))
-    grid = np.arange(0, budget + 1)
+    grid = range(budget + 1)
     colours = colours_of(needed)
     for name, values in needed.items():
-        colour, counts = colours[name], (values[None] <= grid[:, None]).sum(1)
-        low, high = zip(*(wilson_interval(int(count), len(values)) for count in counts), strict=True)
+        colour = colours[name]
+        rate, low, high, _ = zip(*(rate_of(values <= queries) for queries in grid), strict=True)
         axes.fill_between(grid, low, high, step="post", color=colour, alpha=0.18, linewidth=0)
-        axes.step(grid, counts / len(values), where="post", color=colour, label=f"{name} (n = {len(values)})")
-        words.append(f"{name}: {percent(counts[-1] / len(values))} within {budget} queries")
+        axes.step(grid, rate, where="post", color=colour, label=f"{name} (n = {len(values)})")
+        words.append(f"{name}: {percent(rate[-1])} within {budget} queries")
     axes.set(xlabel="queries to the guard", ylabel="targets broken", xlim=(0, budget), ylim=(0, None))
     axes.yaxis.set_major_formatter(AS_FINE)
     finish(figure, title, keys=4)
