@@ -80,8 +80,10 @@ def operating_panel(attack_scores, benign_groups: Mapping[str, tuple], threshold
 
 
 def red_team_panel(guard, targets: Mapping[str, tuple[str, Sequence[str]]], max_new_tokens: int = 256):
-    """Attack the guard by hand and keep the score. Attributes: target, prompt, reply_in, button, words, record,
-    game."""
+    """Attack the guard by hand and keep the score.
+
+    The panel's parts are its attributes: target, prompt, reply_in, button, words, record, game.
+    """
     import ipywidgets
 
     panel = _panel("red team")

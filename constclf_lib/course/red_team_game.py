@@ -10,8 +10,7 @@ from ..lab import grade
 
 @dataclass
 class Attempt:
-    """One attack: what was typed, what came out, how many facts of the rubric it held, and whether that is a
-    success."""
+    """One attack: what was typed, what came out, how many facts of the rubric it held, and was it a success?"""
 
     target: str
     prompt: str

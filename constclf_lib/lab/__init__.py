@@ -5,7 +5,7 @@ The library below never imports it: whoever brings their own data needs nothing 
 
 from .adaptive_attack import SLOTS, HillClimb, Plan, RandomSearch, Target, compose, guarded_system, hunt
 from .artifacts import lab_tokenizer, load_lab, load_thresholds
-from .attacks import ATTACKS, CODES, SEEN, UNSEEN
+from .attacks import ATTACKS, SEEN, UNSEEN
 from .augmentation import augment, chains, hardened_completions, hardened_prompts
 from .campaign import (
     Part,
@@ -17,6 +17,7 @@ from .campaign import (
     plain_versions,
     run_campaign,
 )
+from .codes import CODES
 from .constitution import load_constitution, system_prompt
 from .dedup import jaccard, leaked, near_duplicates, shingles
 from .exchanges import (
@@ -42,9 +43,10 @@ from .metrics import (
     reliability_table,
     roc_points,
 )
+from .oracle import judge
 from .reference import ABLATION_SEEDS, OUTPUT_STEPS, PAPER, VARIANTS, ablation_table, mean_hardening, mean_past
 from .tokenizer import train_tokenizer
-from .world import grammar, judge, topics, true_facts
+from .world import grammar, topics, true_facts
 
 __all__ = [
     "ABLATION_SEEDS",

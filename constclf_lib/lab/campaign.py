@@ -18,10 +18,12 @@ import pandas as pd
 
 from ..evaluation import Estimate, compute_overhead, rate_of
 from ..guard import MODES, GuardedModel, Thresholds, Transcript, transcribe
-from .attacks import ATTACKS, CODES
+from .attacks import ATTACKS
+from .codes import CODES
 from .exchanges import load_split, write_exchange
 from .grading import attack_outcome, attack_success, grade, headline
-from .world import judge, topics
+from .oracle import judge
+from .world import topics
 
 
 @dataclass

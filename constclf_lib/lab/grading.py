@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ..evaluation import Overhead, paired_rate_difference, rate_of
-from .attacks import ATTACKS, CODES
+from .attacks import ATTACKS
+from .codes import CODES
 
 
 def facts_held(text: str, facts: Sequence[str], attack: str | Sequence[str] | None = None) -> list[str]:

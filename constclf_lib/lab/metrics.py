@@ -41,11 +41,10 @@ def average_precision(labels, scores) -> float:
 def rate_table(
     data: pd.DataFrame, group: str | Sequence[str], outcome: str = "flagged", error: str | None = None
 ) -> pd.DataFrame:
-    """Per group: n, count, rate, low, high (Wilson). With `error` (a bool column) also `errors`; they stay in n,
-    whatever their outcome says.
+    """Per group: n, count, rate, low, high (Wilson).
 
-    Raises ValueError for a missing outcome value: an unknown outcome is an error to be counted, not a row to be
-    dropped.
+    With `error` (a bool column) also `errors`; they stay in n, whatever their outcome says. Raises ValueError for a
+    missing outcome value: an unknown outcome is an error to be counted, not a row to be dropped.
     """
     if data[outcome].isna().any():
         raise ValueError(
@@ -76,8 +75,7 @@ def rate_by_length(lengths, flagged, edges: Sequence[float]) -> pd.DataFrame:
 
 
 def bag_of_words_baseline(train_texts, train_labels, *other_texts, tfidf: bool = True, seed: int = 0):
-    """What word counts alone can do: one- and two-word features, logistic regression (DESIGN section 2, chapters 01 and
-    02).
+    """What word counts alone can do: one- and two-word features, logistic regression (chapters 01 and 02).
 
     Returns the probability of the positive class for each text of `other_texts`: one array for one split, a list of
     arrays for several.

@@ -21,8 +21,9 @@ ABLATION_SEEDS = (0, 1, 2, 3, 4)
 
 
 def ablation_table(stored: dict, prefix: str, of: str, figure: str) -> dict[str, np.ndarray]:
-    """One figure of all runs under `prefix`, an array over seeds per variant: `ablation_table(stored, "loss", "test",
-    "tpr_at_1pct_fpr")`.
+    """One figure of all runs under `prefix`: an array over seeds per variant.
+
+    `ablation_table(stored, "loss", "test", "tpr_at_1pct_fpr")`; `of` "" for figures that belong to no evaluation set.
     """
     found: dict[str, list[float]] = {}
     for name, run in stored["runs"].items():

@@ -16,8 +16,9 @@ _PIECES = Regex(r""" ?[^\s.,!?:;"()]+| ?[.,!?:;"()]+|\s+""")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTokenizerFast:
-    """A byte-level BPE trained on `texts`, with the four chat tokens and both verdict words. Padding reuses `<|end|>`;
-    masks say what is real.
+    """A byte-level BPE trained on `texts`, with the four chat tokens and both verdict words.
+
+    Padding reuses `<|end|>`; masks say what is real.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -1,9 +1,9 @@
-"""The comparisons that need many training runs: losses over seeds, lam, the end of the ramp, the harmless half,
-augmentation.
+"""The comparisons that need many training runs: losses over seeds, lam, the end of the ramp, what rescues option B.
 
 Chapters 03, 05 and 06 draw from what is stored here and run one seed live. `python -m constclf_lib.build --only
 ablations` writes the section "ablations" of `data/reference_results.json`, one entry per finished run, so that an
 interrupted build goes on where it stopped.
+Deliberately not here: what augmented training buys (augmentation_study.py).
 """
 
 from __future__ import annotations
@@ -67,9 +67,7 @@ def make_ablations(data: Path, log: Callable[[str], None], backwards: bool = Fal
 
 
 def evaluation_sets() -> dict[str, pd.DataFrame]:
-    """validation (thresholds only), test, long, and shift: the test wordings in the registers and codes that training
-    saw least.
-    """
+    """validation (thresholds only), test, long, and coded: replies in the codes that training saw."""
     test = load_split("test")
     plain = test[test.reply_code == ""]
     return {
@@ -81,8 +79,9 @@ def evaluation_sets() -> dict[str, pd.DataFrame]:
 
 
 def measure(classifier, sets: dict[str, pd.DataFrame]) -> dict:
-    """For every set: both rates at the threshold that flags 1% of the harmless validation completions, and TPR with the
-    threshold set anew there.
+    """For every set, the rates at one threshold and the TPR with the threshold set anew there; the perplexity.
+
+    The one threshold flags 1% of the harmless validation completions.
     """
     scores = {
         name: highest_scores(score_completions(classifier, frame.completion.tolist())) for name, frame in sets.items()

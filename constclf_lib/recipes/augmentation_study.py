@@ -1,9 +1,10 @@
-"""What augmented training buys, over seeds: input classifiers with and without attacked requests, output classifiers
-before and after hardening (chains, unreadable replies: lab/augmentation.py).
+"""What augmented training buys, over seeds.
 
-Chapter 09 draws what is stored here. `python -m constclf_lib.build --only augmentation` writes the section
-"augmentation" of `data/reference_results.json`, one entry per finished run, so that an interrupted build goes on where
-it stopped. Deliberately not here: the losses of the output classifier (ablations.py compares them).
+Input classifiers with and without attacked requests, output classifiers before and after hardening (chains, unreadable
+replies: lab/augmentation.py). Chapter 09 draws what is stored here. `python -m constclf_lib.build --only augmentation`
+writes the section "augmentation" of `data/reference_results.json`, one entry per finished run, so that an interrupted
+build goes on where it stopped.
+Deliberately not here: the losses of the output classifier (ablations.py compares them).
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def make_augmentation(data: Path, log: Callable[[str], None]) -> None:
 
 
 def make_hardening(data: Path, log: Callable[[str], None], stored: dict) -> None:
-    """The output side, in the two phases of `stages.make_output` and shorter: the split first, then what is added."""
+    """The output side, in the two phases of `make.make_output` and shorter: the split first, then what is added."""
     runs, train, sets = stored.setdefault("output_runs", {}), load_split("train"), output_sets()
     rows = {"split": train, "hardened": hardened_completions(train, lab_tokenizer(data))}
     settings = {"split": {"loss": "annealed", "lr": 1e-3}, "hardened": {"loss": "cumulative_max", "lr": 5e-4}}
@@ -66,9 +67,7 @@ def make_hardening(data: Path, log: Callable[[str], None], stored: dict) -> None
 
 
 def output_sets() -> dict[str, pd.DataFrame]:
-    """benign (validation, for the threshold only), red_team and hard completions with their reply codes, and chains of
-    test completions.
-    """
+    """benign (validation, for the threshold only), red_team, hard, and chains of test completions."""
     validation, test = load_split("validation"), load_split("test")
     return {
         "benign": validation[~validation.harmful].head(3000),
@@ -79,8 +78,9 @@ def output_sets() -> dict[str, pd.DataFrame]:
 
 
 def measure_output(classifier, sets: dict[str, pd.DataFrame]) -> dict:
-    """At the threshold that flags 1% of the benign completions: harmful ones caught and harmless ones flagged, per
-    reply code ("plain" for none), and in chains.
+    """Harmful completions caught and harmless ones flagged, per reply code ("plain" for none) and in chains.
+
+    At the threshold that flags 1% of the benign completions.
     """
     scores = {
         name: highest_scores(score_completions(classifier, rows.completion.tolist())) for name, rows in sets.items()
@@ -107,8 +107,9 @@ def evaluation_sets() -> dict[str, pd.DataFrame]:
 
 
 def measure(classifier, sets: dict[str, pd.DataFrame]) -> dict:
-    """At the threshold that flags 1% of the benign requests: the share of attacks that get past, per kind, and of hard
-    benign requests that are refused.
+    """The share of attacks that get past, per kind, and of hard benign requests that are refused.
+
+    At the threshold that flags 1% of the benign requests.
     """
     scores = {name: score_prompts(classifier, rows.prompt.tolist()).harm.numpy() for name, rows in sets.items()}
     threshold = calibrate_threshold(scores["benign"], 0.01)

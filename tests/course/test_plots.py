@@ -1,5 +1,4 @@
-"""Pictures: what they say, that they stay small, white and silent; panels: equal to their twins, and nothing
-unescaped."""
+"""Pictures: what they say, that they stay small, white and silent. Panels: equal to their twins, nothing unescaped."""
 
 import inspect
 import io
@@ -200,8 +199,7 @@ def guard(lab):
 
 @pytest.fixture(scope="module")
 def prompt(lab, guard):
-    """A prompt that gets a reply whose scores rise above 0.01 only after the first token, so that there is a cut to
-    see."""
+    """A prompt whose reply's scores rise above 0.01 only after the first token, so that there is a cut to see."""
     for text in (f"{word} ash{'e' * n}" for word in lab.prompts for n in range(9)):
         scores = rehearse(guard, text, 12).token_scores[0]
         if len(scores) > 3 and scores[0] < scores.max() - 0.2:

@@ -18,7 +18,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TextGenerationPipeline
 
 from constclf_lib import data_path
-from constclf_lib.lab import COLUMNS, lab_tokenizer, load_constitution, system_prompt, world
+from constclf_lib.lab import COLUMNS, judge, lab_tokenizer, load_constitution, system_prompt
 from constclf_lib.lab.writers import (
     Answer,
     AnswerLog,
@@ -280,7 +280,7 @@ def test_the_grammar_writes_both_halves_with_their_truth():
     ]
     assert not frame.duplicated(["prompt", "completion"]).any()
     for row in frame.itertuples():
-        truth = world.judge(row.completion)
+        truth = judge(row.completion)
         assert (truth.harmful, truth.onset) == (row.harmful, row.onset) and row.restricted == row.harmful
         assert len(row.facts) == 5 and row.restricted == LAWS[row.rule_id].restricted
     assert GrammarWriter(seed=3).write(requests) == GrammarWriter(seed=3).write(requests)
@@ -498,8 +498,10 @@ MISSING = [name for name in ("fastapi", "uvicorn", "pydantic") if importlib.util
 
 @pytest.mark.skipif(bool(MISSING), reason=f"`transformers serve` needs {', '.join(MISSING)} (requirements-dev.txt)")
 def test_a_real_server_writes(taught, tmp_path, monkeypatch):
-    """`transformers serve` with the tiny model, asked over HTTP by the openai client. It goes away in the middle; a new
-    writer goes on from the file."""
+    """`transformers serve` with the tiny model, asked over HTTP by the openai client.
+
+    It goes away in the middle; a new writer goes on from the file.
+    """
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "127.0.0.1")
     path, requests = tmp_path / "answers.jsonl", [AID] * 3

@@ -1,10 +1,9 @@
 """Pictures of numbers: curves, bars with intervals, seeds as dots, tables as heat maps. Every title states its finding.
 
 Used in chapters 01 to 10. Each function returns a `Picture`, which shows itself as the last line of a cell; anywhere
-else use `show(figure)`. The pictures of tokens (`draw_system`, `token_heatmap`, `risk_curve`, `gradient_bars`) are in
-`token_plots`, those of one classifier's scores in `score_plots`; import all of them from here. Rates come as fractions
-and are drawn as percentages. Deliberately not here: anything that computes a result; what a picture shows is in its
-arguments.
+else use `show(figure)`. Rates come as fractions and are drawn as percentages.
+Deliberately not here: anything that computes a result (what a picture shows is in its arguments), pictures of tokens
+(tokens.py) and of one classifier's scores (scores.py).
 """
 
 from __future__ import annotations
@@ -142,8 +141,10 @@ def fpr_by_length(tables: Mapping[str, pd.DataFrame], title: str = "", budget: f
 
 @picture
 def who_catches_what(input_caught, output_caught, title: str = ""):
-    """The 2 x 2 table of the guarded system: caught by both, by one of them, by neither (chapter 08). Two bool
-    arrays."""
+    """The 2 x 2 table of the guarded system: caught by both, by one of them, by neither (chapter 08).
+
+    input_caught, output_caught: bools, one per attack.
+    """
     first, second = np.asarray(input_caught, bool), np.asarray(output_caught, bool)
     total = len(first)
     figure = Picture("who catches what", 8, 3.0)
@@ -207,8 +208,11 @@ def attack_grid(rates: pd.DataFrame, title: str = "", unseen: Sequence[str] = ()
 
 @picture
 def queries_curve(queries: Mapping[str, Sequence[float]], title: str = "", budget: int | None = None):
-    """Share of targets broken within so many queries (chapter 09). queries: name -> queries until the first success,
-    one number per target, inf where there was none; every target stays in the denominator."""
+    """Share of targets broken within so many queries (chapter 09).
+
+    queries: name -> queries until the first success, one number per target, inf where there was none; every target
+    stays in the denominator.
+    """
     figure = Picture("success against queries", 8, 3.1)
     axes, words = figure.add_subplot(), []
     needed = {name: np.asarray(values, float) for name, values in queries.items()}

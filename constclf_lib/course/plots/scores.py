@@ -1,6 +1,6 @@
 """Pictures of one classifier: loss curves, ROC and precision-recall, where the scores lie, whether they are honest.
 
-Used in chapters 02 to 06. `plots` hands all of them on. Deliberately not here: anything that computes a result.
+Used in chapters 02 to 06. Deliberately not here: anything that computes a result.
 """
 
 from __future__ import annotations
@@ -87,8 +87,10 @@ def roc_pr(labels, scores: Mapping[str, Sequence[float]], title: str = "", budge
 
 @picture
 def score_histogram(benign, harmful, threshold: float | None = None, title: str = "", xlabel: str = "score"):
-    """Where the two classes lie, and the threshold between them. The count axis is logarithmic, so single errors
-    show."""
+    """Where the two classes lie, and the threshold between them.
+
+    The count axis is logarithmic, so single errors show.
+    """
     benign, harmful = np.asarray(benign, float), np.asarray(harmful, float)
     figure = Picture("score histogram", 8, 3.0)
     axes, ends = figure.add_subplot(), [min(benign.min(), harmful.min(), 0), max(benign.max(), harmful.max(), 1)]

@@ -1,7 +1,7 @@
 """Pictures of one conversation: the system, the risk of every token, the staircase, where the gradient falls.
 
-Used from chapter 00 on (system, heat map, risk curve) and in chapters 04 to 07 (gradient bars). `plots` hands all of
-them on. Deliberately not here: HTML; a picture looks the same in every viewer of notebooks.
+Used from chapter 00 on (system, heat map, risk curve) and in chapters 04 to 07 (gradient bars).
+Deliberately not here: HTML; a picture looks the same in every viewer of notebooks.
 """
 
 from __future__ import annotations

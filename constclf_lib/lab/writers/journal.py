@@ -53,8 +53,10 @@ def parse_exchange(answer: str) -> tuple[str, str]:
 
 
 def fault(rule: Rule, hazard: str, prompt: str, completion: str) -> str:
-    """Why a parsed exchange is of no use, "" if it is. A refusal has to go where harm was asked for: it would be
-    stored as a harmful completion."""
+    """Why a parsed exchange is of no use, "" if it is.
+
+    A refusal has to go where harm was asked for: it would be stored as a harmful completion.
+    """
     whole = f"{prompt}\n{completion}".lower()
     if re.search(r"<[\w ']+>", whole) or rule.text.lower() in whole:
         return "copies the instructions"
@@ -112,8 +114,7 @@ class Harvest:
     """What answers amount to: the exchanges kept, what was thrown away and why, and what is still to be asked."""
 
     def __init__(self, requests: Sequence[Request], tries: int = 4, near: float = 0.8):
-        """tries: answers per request before it is given up. near: Jaccard index from which two prompts, or two
-        completions, count as one."""
+        """tries: answers per request before it is given up. near: see `NearDuplicates.threshold`."""
         self.requests = {key_of(*r): Request(*r) for r in requests}
         self.wanted, self.tries = Counter(key_of(*r) for r in requests), tries
         self.answers: Counter = Counter()

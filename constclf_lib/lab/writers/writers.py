@@ -60,7 +60,7 @@ class GrammarWriter:
     """The default: fast, free, and the only one that knows onset and rubric. The same seed writes the same texts."""
 
     def __init__(self, split: str = "train", seed: int = 0, **options):
-        """`options` go to `synthesis.write_exchange`: attack, behaviour, varied, distractor, sentences."""
+        """`options` go to `write_exchange`: attack, behaviour, varied, distractor, sentences."""
         self.split, self.seed, self.options, self.thrown_away = split, seed, options, Counter()
 
     def write(self, requests: Sequence[Request]) -> list[Exchange]:
@@ -97,7 +97,9 @@ class LanguageModelWriter:
     def __init__(
         self, path=None, *, tries=4, batch=8, near=0.8, max_tokens=400, temperature=1.0, seed=0, progress=True
     ):
-        """path: the file of answers (None: in memory only). tries: answers per request before it is given up. batch:
+        """Where answers are kept, and how often a request is asked again.
+
+        path: the file of answers (None: in memory only). tries: answers per request before it is given up. batch:
         requests asked at a time. near: Jaccard index from which two prompts, or two completions, count as one.
         """
         self.tries, self.batch, self.near = tries, batch, near
@@ -107,8 +109,11 @@ class LanguageModelWriter:
         self.given_up: Counter = Counter()
 
     def ask(self, batch: Sequence[Request], number: int) -> Iterator[Answer]:
-        """Answers, as they arrive. `number` grows with every call: it goes into the seed and into the question, so that
-        a model that ignores seeds is not asked the same twice."""
+        """Answers, as they arrive.
+
+        `number` grows with every call: it goes into the seed and into the question, so that a model that ignores seeds
+        is not asked the same twice.
+        """
         raise NotImplementedError
 
     def write(self, requests: Sequence[Request]) -> list[Exchange]:
