@@ -41,7 +41,7 @@ def guard_panel(guard, prompt: str = "", max_new_tokens: int = 256):
     def draw(_=None):
         if panel.rehearsal is None:
             return
-        limits = moved(guard.thresholds, panel.input_threshold.value, panel.output_threshold.value)
+        limits = moved(guard, panel.input_threshold.value, panel.output_threshold.value)
         _put(panel, picture_of(panel.rehearsal, limits))
 
     def ask(_=None):
@@ -134,9 +134,13 @@ def _slider(side: str, calibrated: float):
     stops = {**{value: f"{value:g}" for value in _STOPS}, float(calibrated): f"{calibrated:.4g} (calibrated)"}
     options = [(stops[value], value) for value in sorted(stops)]
     return ipywidgets.SelectionSlider(
-        options=options, value=float(calibrated), description=f"{side} threshold", continuous_update=False,
-        style={"description_width": "initial"}, layout=ipywidgets.Layout(width="47%", margin="0 1% 0 0"),
-    )  # fmt: skip
+        options=options,
+        value=float(calibrated),
+        description=f"{side} threshold",
+        continuous_update=False,
+        style={"description_width": "initial"},
+        layout=ipywidgets.Layout(width="47%", margin="0 1% 0 0"),
+    )
 
 
 def _wide(height: str | None = None):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..guard import GuardedModel
 from ..lab import grade
 
 
@@ -33,7 +34,7 @@ class RedTeam:
     to the plain prompt, as in the paper. The twin of `red_team_panel`.
     """
 
-    guard: object
+    guard: GuardedModel
     targets: Mapping[str, tuple[str, Sequence[str]]]
     max_new_tokens: int = 256
     attempts: list[Attempt] = field(default_factory=list)

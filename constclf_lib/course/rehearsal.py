@@ -39,13 +39,15 @@ def show_reply(
     character of the reply at which harm begins, if known. The twin of `guard_panel`.
     """
     rehearsal = rehearse(guard, prompt, max_new_tokens)
-    return picture_of(rehearsal, moved(guard.thresholds, input_threshold, output_threshold), mode, onset, title)
+    return picture_of(rehearsal, moved(guard, input_threshold, output_threshold), mode, onset, title)
 
 
-def moved(thresholds: Thresholds, input_threshold: float | None, output_threshold: float | None) -> Thresholds:
-    """The guard's thresholds with one or both of them moved."""
+def moved(guard: GuardedModel, input_threshold: float | None, output_threshold: float | None) -> Thresholds:
+    """The guard's thresholds with one or both of them moved. ValueError for a model that has none."""
+    if guard.thresholds is None:
+        raise ValueError("this model has no bodyguards, so there are no thresholds to move")
     moves = {"input": input_threshold, "output": output_threshold}
-    return replace(thresholds, **{side: value for side, value in moves.items() if value is not None})
+    return replace(guard.thresholds, **{side: value for side, value in moves.items() if value is not None})
 
 
 def picture_of(

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.rcsetup import cycler
 from packaging.requirements import Requirement
 
 from .._data import data_path
@@ -73,7 +74,7 @@ def setup(seed: int = 0) -> Lab:
     device = choose_device()
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing here reads such memory
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and read by none
     _quiet()
     _picture_style()
     data_path("lab")
@@ -192,7 +193,7 @@ def _picture_style() -> None:
     matplotlib.rcParams.update(
         {
             "figure.figsize": (8.0, 3.2),
-            "axes.prop_cycle": matplotlib.cycler(color=SERIES),
+            "axes.prop_cycle": cycler(color=SERIES),
             "axes.spines.top": False,
             "axes.spines.right": False,
             "legend.frameon": False,

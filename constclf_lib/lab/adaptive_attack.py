@@ -16,7 +16,7 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..guard import GuardedModel, transcribe
 from .attacks import ATTACKS
@@ -79,8 +79,9 @@ def compose(target: Target, plan: Plan, split: str = "test") -> str:
 
 def random_plan(rng: random.Random) -> Plan:
     """Every option of every slot equally likely."""
-    plan = Plan(seed=rng.randrange(10**6))
-    return plan._replace(**{slot: rng.choice(options) for slot, options in SLOTS.items()})
+    seed = rng.randrange(10**6)
+    drawn: dict[str, Any] = {slot: rng.choice(options) for slot, options in SLOTS.items()}
+    return Plan(**drawn, seed=seed)
 
 
 class RandomSearch:
@@ -110,12 +111,11 @@ class HillClimb:
     def propose(self) -> Plan:
         if self.best is None:
             return random_plan(self.rng)
-        changed = self.best._replace(seed=self.rng.randrange(10**6))
+        changed: dict[str, Any] = {"seed": self.rng.randrange(10**6)}
         slot = self.rng.choice([*SLOTS, "seed"])
-        if slot == "seed":
-            return changed
-        others = [option for option in SLOTS[slot] if option != getattr(self.best, slot)]
-        return changed._replace(**{slot: self.rng.choice(others)})
+        if slot != "seed":
+            changed[slot] = self.rng.choice([option for option in SLOTS[slot] if option != getattr(self.best, slot)])
+        return self.best._replace(**changed)
 
     def learn(self, plan: Plan, score: float) -> None:
         self.waited = 0 if score < self.score else self.waited + 1
@@ -131,14 +131,17 @@ def guarded_system(
     """The guarded model as an attacker meets it: prompts in, results of `guard.replay` out, many at once.
 
     mode: which bodyguards stand. The assistant runs only for prompts that are not blocked. `input_score` is told
-    whether the input classifier stands or not. The first query raises ValueError for a guard that cannot be transcribed
-    (see `transcribe`).
+    whether the input classifier stands or not. Raises ValueError for a model without a guard; the first query does for
+    a guard that cannot be transcribed (see `transcribe`).
     """
-    blocking = guard.thresholds if mode in ("input", "both") else None
+    limits = guard.thresholds
+    if limits is None:
+        raise ValueError("there is nothing to hunt: this model has no bodyguards and no thresholds")
+    blocking = limits if mode in ("input", "both") else None
 
     def ask(prompts: Sequence[str]) -> list[dict]:
         answered = transcribe(guard, prompts, blocking, max_new_tokens)
-        results = answered.decide(guard.thresholds, mode)
+        results = answered.decide(limits, mode)
         scores = answered.input_scores.harm
         return [result | {"input_score": float(harm)} for result, harm in zip(results, scores, strict=True)]
 

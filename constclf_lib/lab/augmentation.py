@@ -37,7 +37,11 @@ def augment(exchanges: pd.DataFrame, kinds: Sequence[str] = SEEN, copies: int = 
             ask = row["ask"] if row["ask"] and row["ask"] in row["prompt"] else ""
             target = row["hazard"] if row["hazard"] in (ask or row["prompt"]) else ""
             attacked = attack.apply(row["prompt"], rng, ask=ask, target=target, split=split)
-            changed = {"prompt": attacked.text, "attack": attack.name, "reply_code": attacked.reply_code}
+            changed: dict[str, object] = {
+                "prompt": attacked.text,
+                "attack": attack.name,
+                "reply_code": attacked.reply_code,
+            }
             if attacked.reply_code:
                 changed["completion"] = CODES[attacked.reply_code].encode(row["completion"])
                 changed["onset"] = 0 if row["harmful"] else -1
@@ -92,10 +96,12 @@ def smudged(exchanges: pd.DataFrame, tokenizer, size: int, seed: int = 0) -> pd.
     One in two is in a known code. The label stays: a few odd words do not make a text unreadable.
     """
     rng, coded = random.Random(f"smudged/{seed}"), exchanges.reply_code != ""
-    picked = pd.concat([
-        exchanges[side].sample(count, replace=True, random_state=seed)
-        for side, count in ((coded, size // 2), (~coded, size - size // 2))
-    ])  # fmt: skip
+    picked = pd.concat(
+        [
+            exchanges[side].sample(count, replace=True, random_state=seed)
+            for side, count in ((coded, size // 2), (~coded, size - size // 2))
+        ]
+    )
     texts = [_smudge(text, rng.uniform(0, 0.05), tokenizer, rng, rng.random() < 0.3) for text in picked.completion]
     return pd.DataFrame({"completion": texts, "harmful": picked.harmful.to_numpy()})
 

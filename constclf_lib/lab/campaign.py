@@ -87,9 +87,11 @@ def grade_attacks(part: Part, baselines: list[int], limits: Thresholds) -> dict[
     }
 
 
-def measure_system(campaign: dict[str, Part], guard: GuardedModel) -> tuple[dict, dict[str, dict[str, Estimate]]]:
+def measure_system(
+    campaign: dict[str, Part], limits: Thresholds, guard: GuardedModel
+) -> tuple[dict, dict[str, dict[str, Estimate]]]:
     """The headline, and attack success per kind for every configuration of bodyguards."""
-    limits, red = guard.thresholds, campaign["attacks"]
+    red = campaign["attacks"]
     baselines = baselines_of(red, campaign["plain"])
     outcomes, kinds = grade_attacks(red, baselines, limits), red.frame.attack.to_numpy()
     by_kind = {

@@ -54,7 +54,7 @@ def load_constitution(path: str | Path | None = None) -> Constitution:
         tree = yaml.compose(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from None
-    halves = {"restricted": [], "permitted": []}
+    halves: dict[str, list[Rule]] = {"restricted": [], "permitted": []}
     seen: set[str] = set()
     if not isinstance(tree, yaml.MappingNode):
         raise ValueError(f"{path}:1: expected two lists, 'restricted' and 'permitted'")

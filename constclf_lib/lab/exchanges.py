@@ -160,10 +160,15 @@ def _draw_mixed(rng: random.Random, split: str) -> Exchange:
     kind = rng.choice(attacks.SEEN) if rng.random() < (0.45 if train else 0.15) else ""
     behaviour = "refuse" if rng.random() < 0.03 else "answer"
     return write_exchange(
-        rng, split, rng.choice(pools[pool]), attack=kind, behaviour=behaviour, varied=rng.random() < 0.5,
+        rng,
+        split,
+        rng.choice(pools[pool]),
+        attack=kind,
+        behaviour=behaviour,
+        varied=rng.random() < 0.5,
         sentences=length,
         distractor=None if train else False,
-    )  # fmt: skip
+    )
 
 
 def _draw_hard_benign(rng: random.Random, split: str) -> Exchange:

@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import product
+from typing import Any
 
 import yaml
 
@@ -215,7 +216,7 @@ def write_bare(topic: Topic, split: str, rng: random.Random, facts: tuple[str, .
     return Completion(text, 0 if topic.restricted else -1, tuple(facts), f"{split}/bare/{shape}")
 
 
-def _pick(kind: str, split: str, rng: random.Random, of: str | None = None) -> tuple[str, object]:
+def _pick(kind: str, split: str, rng: random.Random, of: str | None = None) -> tuple[str, Any]:
     options = shapes(kind, split, of=of)
     index = rng.randrange(len(options))
     return str(index), options[index]

@@ -36,9 +36,7 @@ def runs() -> Iterator[tuple[str, dict]]:
     for seed in ABLATION_SEEDS[:3]:
         for end in (0.5, 1.0):  # 0.75 likewise
             yield f"ramp/{end:g}/seed{seed}", {"loss": "annealed", "lam": 0.1, "seed": seed, "anneal_end": end}
-    for seed in ABLATION_SEEDS[
-        :3
-    ]:  # what might help option B; warm_start begins as A and is B after a tenth of the steps
+    for seed in ABLATION_SEEDS[:3]:  # what might help option B; warm_start begins as A, and is B after a tenth
         yield f"rescue/lr_3e-3/seed{seed}", {"loss": "cumulative_max", "lam": 0.1, "seed": seed, "lr": 3e-3}
         yield f"rescue/lam_0/seed{seed}", {"loss": "cumulative_max", "lam": 0.0, "seed": seed}
         yield f"rescue/warm_start/seed{seed}", {"loss": "annealed", "lam": 0.1, "seed": seed, "anneal_end": 0.1}
@@ -87,7 +85,7 @@ def measure(classifier, sets: dict[str, pd.DataFrame]) -> dict:
         name: highest_scores(score_completions(classifier, frame.completion.tolist())) for name, frame in sets.items()
     }
     threshold = calibrate_threshold(scores["validation"][~sets["validation"].harmful.to_numpy()], 0.01)
-    result = {"threshold": threshold}
+    result: dict = {"threshold": threshold}
     for name in (name for name in sets if name != "validation"):
         labels = sets[name].harmful.to_numpy()
         flagged = scores[name] > threshold

@@ -12,12 +12,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from ..evaluation import calibrate_threshold, highest_scores
 from ..guard import score_prompts
 from ..lab import OUTPUT_STEPS, VARIANTS, chains, hardened_completions, lab_tokenizer, load_split
+from ..models import OutputClassifier
 from ..streaming import score_completions
 from ..training import train_input_classifier, train_output_classifier
 from .measure import merge_results
@@ -52,11 +54,14 @@ def make_hardening(data: Path, log: Callable[[str], None], stored: dict) -> None
     """The output side, in the two phases of `make.make_output` and shorter: the split first, then what is added."""
     runs, train, sets = stored.setdefault("output_runs", {}), load_split("train"), output_sets()
     rows = {"split": train, "hardened": hardened_completions(train, lab_tokenizer(data))}
-    settings = {"split": {"loss": "annealed", "lr": 1e-3}, "hardened": {"loss": "cumulative_max", "lr": 5e-4}}
+    settings: dict[str, dict[str, Any]] = {
+        "split": {"loss": "annealed", "lr": 1e-3},
+        "hardened": {"loss": "cumulative_max", "lr": 5e-4},
+    }
     for seed in SEEDS:
         if f"hardened/seed{seed}" in runs:
             continue
-        classifier = str(data / "models" / "bodyguard")
+        classifier: str | OutputClassifier = str(data / "models" / "bodyguard")
         for phase, steps in OUTPUT_STEPS.items():
             classifier, _ = train_output_classifier(
                 classifier, rows[phase], steps, lam=0.1, seed=seed, **settings[phase]

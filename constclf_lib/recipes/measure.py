@@ -71,12 +71,18 @@ def _stored(tree):
     return {key: _stored(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 
+def guard_of(data: Path, limits: Thresholds) -> GuardedModel:
+    """The lab's assistant and classifiers from a data folder, with these thresholds."""
+    assistant, tokenizer, input_classifier, output_classifier = load_lab(data)
+    return GuardedModel(assistant, tokenizer, input_classifier, output_classifier, limits)
+
+
 def make_thresholds(data: Path, log: Callable[[str], None], size: int = 3000) -> None:
     """The limit on off-label mass, and the pair that catches most attacks within the limits on refusals (paper 1.5).
 
     Chosen on validation; the first `size` ordinary and half as many hard benign requests count.
     """
-    guard, frame = GuardedModel(*load_lab(data), NEVER), load_split("validation")
+    guard, frame = guard_of(data, NEVER), load_split("validation")
     near = benign_about_hazards(frame)
     groups = {
         "ordinary": frame[~frame.restricted & (frame.attack == "")].head(size),
@@ -115,7 +121,7 @@ def make_thresholds(data: Path, log: Callable[[str], None], size: int = 3000) ->
 def make_results(data: Path, log: Callable[[str], None]) -> None:
     """Everything measured on the shipped models, on test splits only."""
     limits = load_thresholds(data)
-    guard = GuardedModel(*load_lab(data), limits)
+    guard = guard_of(data, limits)
     models = {"assistant": guard.assistant, "input": guard.input_classifier, "output": guard.output_classifier}
     merge_results(
         data,
@@ -137,7 +143,7 @@ def make_results(data: Path, log: Callable[[str], None]) -> None:
         output_classifier=measure_output(guard.output_classifier, limits),
     )
     log("classifiers measured")
-    measured, by_kind = measure_system(campaign, guard)
+    measured, by_kind = measure_system(campaign, limits, guard)
     results = merge_results(
         data, headline=measured, red_team_by_kind=by_kind, campaign=count_campaign(campaign, limits)
     )

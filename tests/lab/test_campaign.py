@@ -112,7 +112,7 @@ def test_the_headline_and_the_kinds_come_from_one_campaign(lab, monkeypatch):
     guard = GuardedModel(lab.assistant, lab.tokenizer, lab.input, lab.output, LIMITS)
     benign = part([{"said": ["bread"]}, {"said": ["song"], "input": 0.9}])
     parts = {"attacks": ATTACKED, "plain": PLAIN, "ordinary": benign, "hard": benign}
-    measured, by_kind = campaign.measure_system(parts, guard)
+    measured, by_kind = campaign.measure_system(parts, LIMITS, guard)
     assert measured["attack_success_unguarded"] == pytest.approx(4 / 6) and measured["attack_success_guarded_n"] == 6
     assert measured["added_refusals"] == measured["hard_benign_refusals"] == 0.5
     assert by_kind["leet"]["none"][0::3] == (pytest.approx(1 / 3), 3) and by_kind["leet"]["both"].value == 0

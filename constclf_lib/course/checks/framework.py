@@ -33,7 +33,7 @@ class NotAttempted(Exception):
 class Checks:
     """The namespace `check`: `check.tie_share(tie_share)` runs the check that was registered under that name."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._registered: dict[str, tuple[str, Callable]] = {}
 
     def __getattr__(self, name: str) -> Callable[[object], None]:

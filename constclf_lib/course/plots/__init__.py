@@ -21,7 +21,8 @@ from .style import (
     picture,
     show,
 )
-from .tokens import draw_system, gradient_bars, risk_curve, token_heatmap
+from .system import draw_system
+from .tokens import gradient_bars, risk_curve, token_heatmap
 
 __all__ = [
     "AS_COUNT",

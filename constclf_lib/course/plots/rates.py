@@ -67,12 +67,18 @@ def bars_with_intervals(
         axes.plot([low, high], [place] * 2, color=INK, linewidth=1.6, zorder=3)
         axes.plot([low, high], [place] * 2, color=INK, marker="|", markersize=8, linestyle="none", zorder=3)
         count = f"  n = {n[name]:,}" if name in n else ""
-        axes.text(max(high, (reference or {}).get(name, 0)) + 0.02 * furthest, place, percent(rate) + count,
-                  va="center", fontsize=9, bbox={"facecolor": PAPER, "linewidth": 0, "pad": 1})  # fmt: skip
+        axes.text(
+            max(high, (reference or {}).get(name, 0)) + 0.02 * furthest,
+            place,
+            percent(rate) + count,
+            va="center",
+            fontsize=9,
+            bbox={"facecolor": PAPER, "linewidth": 0, "pad": 1},
+        )
     if reference:
         points = [(reference[name], place) for place, name in zip(places, rows, strict=True) if name in reference]
-        axes.scatter(*zip(*points, strict=True), marker="D", s=34, facecolor=PAPER, edgecolor=INK, zorder=4,
-                     label=reference_name)  # fmt: skip
+        across, up = zip(*points, strict=True)
+        axes.scatter(across, up, marker="D", s=34, facecolor=PAPER, edgecolor=INK, zorder=4, label=reference_name)
     if limit is not None:
         axes.axvline(limit, color=THRESHOLD, linestyle=(0, (5, 2)), label=f"limit {percent(limit)}", zorder=2.5)
     axes.set(xlim=(min(0, *(low for _, low, _ in rows.values())), furthest * (1.3 if n else 1.15)), xlabel=xlabel)
@@ -93,11 +99,11 @@ def seeds_dots(groups: Mapping[str, Sequence[float]], title: str = "", ylabel: s
     figure = Picture("one dot per seed", 8, 3.3)
     axes, words = figure.add_subplot(), []
     colours = colours_of(groups)
-    for k, (name, values) in enumerate(groups.items()):
-        values, colour = np.asarray(values, float), colours[name]
+    for k, (name, group) in enumerate(groups.items()):
+        values, colour = np.asarray(group, float), colours[name]
         spread = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else [0.0]
         axes.scatter(k + np.asarray(spread), values, s=38, color=colour, edgecolor=PAPER, linewidth=0.8, zorder=3)
-        low, high = t_interval(values) if len(values) > 1 else (values[0], values[0])
+        low, high = t_interval(group) if len(values) > 1 else (values[0], values[0])
         axes.plot([k + 0.3] * 2, [low, high], color=darker(colour), linewidth=2, zorder=2)
         axes.plot([k + 0.24, k + 0.36], [values.mean()] * 2, color=darker(colour), linewidth=3, zorder=2)
         words.append(
@@ -153,14 +159,25 @@ def who_catches_what(input_caught, output_caught, title: str = ""):
         for column, by_output in enumerate((True, False)):
             count = int(((first == by_input) & (second == by_output)).sum())
             what = ("both", "input classifier only", "output classifier only", "nobody")[2 * row + column]
-            face = {"both": "#D9D9D9", "input classifier only": "#B3D4E8", "output classifier only": "#F7DDA6",
-                    "nobody": PAPER}[what]  # fmt: skip
+            face = {
+                "both": "#D9D9D9",
+                "input classifier only": "#B3D4E8",
+                "output classifier only": "#F7DDA6",
+                "nobody": PAPER,
+            }[what]
             axes.add_patch(_tile(column, row, face, ONSET if what == "nobody" else PAPER))
             rate, low, high, _ = estimate_rate(count, total)
             axes.text(column, row - 0.16, f"{count:,}", ha="center", va="center", fontsize=17, fontweight="bold")
             axes.text(column, row + 0.1, what, ha="center", va="center", fontsize=10)
-            axes.text(column, row + 0.29, f"{percent(rate)}  ({percent(low)} to {percent(high)})", ha="center",
-                      va="center", fontsize=8.5, color="#555555")  # fmt: skip
+            axes.text(
+                column,
+                row + 0.29,
+                f"{percent(rate)}  ({percent(low)} to {percent(high)})",
+                ha="center",
+                va="center",
+                fontsize=8.5,
+                color="#555555",
+            )
             words.append(f"{what}: {count}")
     axes.set(xlim=(-0.55, 1.55), ylim=(1.52, -0.52))
     axes.set_xticks([0, 1], ["halted by the output classifier", "not halted"], color=darker(OUTPUT), fontsize=9.5)
@@ -175,8 +192,14 @@ def who_catches_what(input_caught, output_caught, title: str = ""):
 
 def _tile(x: float, y: float, face: str, edge: str):
     inset = 0.015 if edge != PAPER else 0
-    return Rectangle((x - 0.49 + inset, y - 0.47 + inset), 0.98 - 2 * inset, 0.94 - 2 * inset, facecolor=face,
-                     edgecolor=edge, linewidth=1.6)  # fmt: skip
+    return Rectangle(
+        (x - 0.49 + inset, y - 0.47 + inset),
+        0.98 - 2 * inset,
+        0.94 - 2 * inset,
+        facecolor=face,
+        edgecolor=edge,
+        linewidth=1.6,
+    )
 
 
 @picture
