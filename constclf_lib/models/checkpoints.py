@@ -206,7 +206,9 @@ def _read_record(folder: Path, kind: str) -> dict:
         found = record["format"], record["kind"]
         record["files"], record["fingerprint"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ClassifierError(f"{folder / RECORD} is damaged ({error!r}); restore it from where it was built") from error
+        raise ClassifierError(
+            f"{folder / RECORD} is damaged ({error!r}); restore it from where it was built"
+        ) from error
     if found != (FORMAT, kind):
         raise ClassifierError(
             f"{folder} holds an {found[1]} classifier (format {found[0]}), not an {kind} classifier (format {FORMAT})"
