@@ -1,5 +1,6 @@
 # make lab    opens the course in JupyterLab           make test       lint, unit tests, every notebook compared with its outputs
 # make lint   ruff and codespell only                  make notebooks  restart-and-run-all, outputs saved (NB="notebooks/05_x.ipynb" for one)
+# make test-elsewhere  the notebooks on other processors, imitated (NB=... for one, OTHER_PYTHON=/path/to/python for another torch)
 # make data   rebuilds data/ (BUILD_ARGS="--only results" for one stage; --check to verify)
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -8,7 +9,7 @@ STAMP := .venv/installed
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: lab test lint notebooks data clean
+.PHONY: lab test test-elsewhere lint notebooks data clean
 .DEFAULT_GOAL := test
 
 $(STAMP): requirements.txt requirements-dev.txt pyproject.toml
@@ -32,6 +33,10 @@ lint: $(STAMP)
 # conftest.py sets the mode (CPU, offline) in which the committed outputs were made
 test: lint
 	$(VENV) -m pytest tests notebooks -q --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval_sanitize.cfg --nbval-cell-timeout=600
+
+# three draws of weight noise, no vector instructions, and another interpreter's torch if one is named; prints a table
+test-elsewhere: $(STAMP)
+	$(VENV) tools/elsewhere.py $(NB) $(if $(OTHER_PYTHON),--python "$(OTHER_PYTHON)")
 
 notebooks: $(STAMP)
 	$(VENV) tools/run_notebooks.py $(NB)
