@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from constclf_lib.evaluation import peaks, tpr_at_fpr
+from constclf_lib.evaluation import highest_scores, tpr_at_fpr
 
 
 def test_tpr_at_fpr_finds_its_threshold_on_the_negatives():
@@ -18,4 +18,4 @@ def test_tpr_at_fpr_finds_its_threshold_on_the_negatives():
 
 
 def test_peaks_are_what_a_running_maximum_ends_at():
-    assert peaks([np.array([0.1, 0.9, 0.3]), np.array([]), np.array([0.2])]).tolist() == [0.9, 0.0, 0.2]
+    assert highest_scores([np.array([0.1, 0.9, 0.3]), np.array([]), np.array([0.2])]).tolist() == [0.9, 0.0, 0.2]
