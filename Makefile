@@ -9,6 +9,7 @@
 # make test-lowest              the lowest versions that requirements.txt allows      each in an environment of its own, from a
 # make test-latest              the newest of everything, upper ends dropped          clean clone of the last commit, with a table of
 # make colab-check              every notebook as Colab would run it                  what passed; MATRIX_ARGS=--record writes
+# make test-elsewhere           the notebooks on other processors, imitated (NB=..., OTHER_PYTHON=/path/to/python for another torch)
 # make test-pythons             the unit tests on each Python that is promised        the table into CONTRIBUTING.md
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -17,7 +18,7 @@ STAMP := .venv/installed
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: lab test lint docs notebooks data clean badges lock test-lowest test-latest colab-check test-pythons
+.PHONY: lab test test-elsewhere lint docs notebooks data clean badges lock test-lowest test-latest colab-check test-pythons
 .DEFAULT_GOAL := test
 
 $(STAMP): requirements.txt requirements-dev.txt requirements.lock pyproject.toml
@@ -48,6 +49,10 @@ docs: $(STAMP)
 # conftest.py sets the mode (CPU, offline) in which the committed outputs were made
 test: lint
 	$(VENV) -m pytest tests notebooks -q --nbval --nbval-current-env --nbval-sanitize-with=tests/nbval_sanitize.cfg --nbval-cell-timeout=600
+
+# three draws of weight noise, no vector instructions, and another interpreter's torch if one is named; prints a table
+test-elsewhere: $(STAMP)
+	$(VENV) tools/elsewhere.py $(NB) $(if $(OTHER_PYTHON),--python "$(OTHER_PYTHON)")
 
 notebooks: $(STAMP)
 	$(VENV) tools/run_notebooks.py $(NB)

@@ -8,6 +8,10 @@ import inspect
 from importlib import import_module
 
 import pytest
+import torch
+
+import constclf_lib
+from tests.tiny_models import output_classifier
 
 FUNCTIONS = {
     "losses": {
@@ -35,7 +39,9 @@ FUNCTIONS = {
         "StreamingScorer.open_batch": "self streams",
     },
     "guard": {
-        "GuardedModel.from_lab": "",
+        "GuardedModel.from_lab": "device=None",
+        "GuardedModel.from_pretrained": "folder device=None",
+        "GuardedModel.save_pretrained": "self folder",
         "GuardedModel.reply": "self prompt",
         "GuardedModel.stream": "self prompt",
         "guard_text_stream": "deltas scorer threshold",
@@ -80,6 +86,7 @@ def test_fields_stay():
         "token_scores",
         "halt_index",
         "error",
+        "error_kind",
     } <= set(Reply.__dataclass_fields__)
 
 
@@ -89,3 +96,29 @@ def test_trainers_are_transformers_trainers():
     from constclf_lib.training import InputClassifierTrainer, OutputClassifierTrainer
 
     assert issubclass(OutputClassifierTrainer, Trainer) and issubclass(InputClassifierTrainer, Trainer)
+
+
+def test_an_output_of_the_output_classifier_has_its_fields():
+    classifier = output_classifier()
+    found = classifier(torch.tensor([[5, 6, 7]]), use_cache=True)
+    assert found.harm_logits.shape == (1, 3) and found.lm_logits.shape[:2] == (1, 3)
+    assert found.past_key_values is not None
+    assert classifier(torch.tensor([[5, 6, 7]]), with_lm_logits=False).lm_logits is None
+
+
+def test_the_top_level_names_are_those_of_their_packages():
+    for name in constclf_lib.__all__:
+        value = getattr(constclf_lib, name)
+        if name != "__version__":
+            home = import_module(f"constclf_lib.{constclf_lib._PACKAGE_OF[name]}")
+            assert getattr(home, name) is value
+    assert constclf_lib.__version__[0].isdigit()
+    with pytest.raises(AttributeError, match="no attribute"):
+        constclf_lib.no_such_name  # noqa: B018
+
+
+def test_every_package_exports_what_it_says():
+    for package in ("models", "streaming", "generation", "guard", "evaluation", "training", "lab", "course"):
+        module = import_module(f"constclf_lib.{package}")
+        missing = [name for name in module.__all__ if not hasattr(module, name)]
+        assert missing == [] and len(set(module.__all__)) == len(module.__all__)

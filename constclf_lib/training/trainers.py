@@ -20,7 +20,7 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import has_length
 
 from .. import losses
-from ..models import InputClassifier, OutputClassifier, quiet
+from ..models import InputClassifier, OutputClassifier, has_adapters, quiet
 from .arguments import latest_checkpoint
 from .collators import TextCollator
 from .sampler import LengthGroupedOrder
@@ -119,7 +119,7 @@ class _PartsTrainer(_QuietTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         model = self.model if model is None else model
         saved = type(model).from_pretrained(resume_from_checkpoint).state_dict()
-        adapters = getattr(model.model, "_hf_peft_config_loaded", False)
+        adapters = has_adapters(model.model)
         if adapters:  # the base is not in the checkpoint and may be quantized: only what is trained comes back
             trained = {name for name, value in model.named_parameters() if value.requires_grad}
             saved = {name: value for name, value in saved.items() if name in trained}
