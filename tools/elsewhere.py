@@ -1,5 +1,5 @@
-"""Do the committed outputs hold on another machine? python tools/elsewhere.py [notebooks/05_option_b.ipynb ...] (without
-names: all of them)
+"""Do the committed outputs hold on another machine? python tools/elsewhere.py [notebooks/05_option_b.ipynb ...]
+(without names: all of them)
 
 Runs each notebook under strict nbval once per setting and prints a table of passed cells; the exit status is 1 if any
 cell failed. The settings stand in for machines that nobody here has:
@@ -34,7 +34,8 @@ FOLDER = ROOT / "tests" / "elsewhere"
 NOISE = "CONSTCLF_TESTS_WEIGHT_NOISE"
 DEFAULT = {"ATEN_CPU_CAPABILITY": "default"}
 PLAIN = "as it is"
-POLITE = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}  # threads that wait do not spin: ten times on a busy machine
+# threads that wait do not spin: ten times as fast on a busy machine
+POLITE = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
 COLOUR = re.compile(r"(#x1B|\x1b)\[\d+m")
 NBVAL = (
     "-vv", "--nbval", "--nbval-current-env", f"--nbval-sanitize-with={ROOT}/tests/nbval_sanitize.cfg",
@@ -62,8 +63,8 @@ def compare(path: Path, setting: str, python: str) -> tuple[int, dict[str, str]]
     failed = {}
     for case in cases:
         for problem in (*case.findall("failure"), *case.findall("error")):
-            text = problem.text or problem.get("message", "")
-            failed[case.get("name").removeprefix("Cell ")] = COLOUR.sub("", text)
+            text = problem.text or problem.attrib.get("message", "")
+            failed[case.attrib["name"].removeprefix("Cell ")] = COLOUR.sub("", text)
     return len(cases), failed if cases else {"(all)": run.stdout[-2000:] + run.stderr[-2000:]}
 
 
@@ -108,9 +109,11 @@ def main(arguments: list[str]) -> int:
         interpreter = {PLAIN: sys.executable} | interpreter
         for path in paths:
             found = [values(path, given.values, setting, python) for setting, python in interpreter.items()]
-            print(path.stem, table(list(interpreter), dict(zip(given.values, map(list, zip(*found)), strict=True))), sep="\n")
+            columns = map(list, zip(*found, strict=True))
+            print(path.stem, table(list(interpreter), dict(zip(given.values, columns, strict=True))), sep="\n")
         return 0
-    rows, broken = {}, False
+    rows: dict[str, list[str]] = {}
+    broken = False
     for path in paths:
         rows[path.stem] = []
         for setting, python in interpreter.items():

@@ -79,12 +79,13 @@ class _PartsTrainer(_QuietTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._parts: dict[str, list[dict[str, Tensor]]] = {"train": [], "eval": []}
+        self._parts: dict[str, list[dict[str, Tensor | float]]] = {"train": [], "eval": []}
 
     def _record(self, **parts: Tensor | float) -> None:
         """Remember this batch's parts, without waiting for the device."""
         values = {name: value.detach() if isinstance(value, Tensor) else value for name, value in parts.items()}
-        self._parts["train" if self.model.training else "eval"].append(values)
+        training = self.model is not None and self.model.training
+        self._parts["train" if training else "eval"].append(values)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         mode = "eval" if any(name.startswith("eval_") for name in logs) else "train"
@@ -126,7 +127,8 @@ class _PartsTrainer(_QuietTrainer):
         model.load_state_dict(saved, strict=not adapters)
 
     def _load_best_model(self) -> None:
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
+        if self.state.best_model_checkpoint is not None:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
 class OutputClassifierTrainer(_PartsTrainer):
@@ -214,5 +216,5 @@ def pretrain(model, rows: Sequence[dict], arguments: TrainingArguments, pad_id: 
     trainer = LanguageModelTrainer(
         model, arguments, data_collator=TextCollator(pad_id), train_dataset=rows, callbacks=callbacks
     )
-    trainer.train(resume_from_checkpoint=latest_checkpoint(arguments.output_dir))
+    trainer.train(resume_from_checkpoint=latest_checkpoint(arguments.output_dir) if arguments.output_dir else None)
     return trainer
