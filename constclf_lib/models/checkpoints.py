@@ -133,7 +133,7 @@ def _same_scores(classifier, again) -> bool:
             hidden.append(one.read(ids.to(one.device)).last_hidden_state.float().cpu())
     exact = classifier.device.type == "cpu" and classifier.lm_head.weight.dtype == torch.float32
     tolerance = (1e-4 if exact else 5e-2) * float(hidden[0].abs().max())
-    return torch.allclose(*hidden, rtol=0, atol=tolerance, equal_nan=True)
+    return torch.allclose(hidden[0], hidden[1], rtol=0, atol=tolerance, equal_nan=True)
 
 
 def load(folder: str | os.PathLike, kind: str, **load_options):
@@ -170,7 +170,7 @@ def _load_tokenizer(folder: Path, wanted: str | None):
     for kind in (AutoTokenizer, PreTrainedTokenizerFast) if (folder / "tokenizer.json").exists() else (AutoTokenizer,):
         try:
             tokenizer = kind.from_pretrained(folder)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, ImportError) as error:
             raise ClassifierError(
                 f"the tokenizer files in {folder} are missing or damaged ({error}); restore them"
             ) from error
@@ -206,7 +206,9 @@ def _read_record(folder: Path, kind: str) -> dict:
         found = record["format"], record["kind"]
         record["files"], record["fingerprint"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ClassifierError(f"{folder / RECORD} is damaged ({error!r}); restore it from where it was built") from error
+        raise ClassifierError(
+            f"{folder / RECORD} is damaged ({error!r}); restore it from where it was built"
+        ) from error
     if found != (FORMAT, kind):
         raise ClassifierError(
             f"{folder} holds an {found[1]} classifier (format {found[0]}), not an {kind} classifier (format {FORMAT})"

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaFor
 from constclf_lib.errors import ClassifierError
 from constclf_lib.lab import train_tokenizer
 from constclf_lib.models import InputClassifier, OutputClassifier, ValueHead
-from constclf_lib.prompts import ASSISTANT, USER, chat_id, verdict_prompt_ids, verdict_token_ids
+from constclf_lib.prompts import ASSISTANT, USER, chat_id, verdict_prompt_ids
 from constclf_lib.tokenization import decode_text, fingerprint
 
 SENTENCES = [
