@@ -19,3 +19,7 @@ class StreamClosedError(RuntimeError):
 
 class GenerationError(RuntimeError):
     """The assistant cannot go on: a prompt longer than its context, or logits that are no numbers."""
+
+
+class PromptTooLongError(GenerationError):
+    """A prompt that leaves no room in the assistant's context, or is longer than its limit. Nothing is ever cut."""

@@ -1,76 +1,105 @@
-"""What each model reads: chat tokens, an assistant's turn, the verdict prompt, what stands before a completion.
+"""What each model reads: an assistant's turn, the verdict prompt, what stands before a completion.
 
 Built in chapters 02 (verdict) and 08 (an assistant's turn). User text goes in through `tokenization.text_ids`, so none
 of it becomes a control token.
+
+Which words and control tokens stand around a user's text is data that travels with the tokenizer: its chat template,
+and two settings of ours in tokenizer_config.json, both optional:
+- `verdict_prompt`: what an input classifier reads, with `{prompt}` where the user's text goes.
+- `note_end`: the control token with which an assistant ends its private note and begins its reply.
+
+Deliberately not here: the lab's values for them (`lab/tokenizer.py`).
 """
 
 from __future__ import annotations
 
-from .tokenization import text_ids
+from itertools import islice
 
-USER, NOTE, ASSISTANT, END = "<|user|>", "<|note|>", "<|assistant|>", "<|end|>"
+from .tokenization import decode_text, template_ids, text_ids
+
+USER, NOTE, ASSISTANT, END = "<|user|>", "<|note|>", "<|assistant|>", "<|end|>"  # the chat tokens of the lab
 CHAT_TOKENS = (USER, NOTE, ASSISTANT, END)
 VERDICT_WORDS = (" harmful", " harmless")
+PLAIN_VERDICT_PROMPT = "Message:\n{prompt}\n\nIs the message harmful or harmless? It is"
+# Pairs to try where a verdict word is not one token, in this order; letters and digits are one in every tokenizer.
+_OTHER_WORDS = (
+    *((" yes", " no"), ("yes", "no"), (" Yes", " No"), ("Yes", "No")),
+    *((" bad", " good"), ("bad", "good"), ("1", "0"), ("b", "a")),
+)
 
 
-# What a tokenizer that has no chat tokens of ours reads before its verdict.
-_WRAPPER = ("Message:\n", "\n\nIs the message harmful or harmless? It is")
-
-
-def is_lab_tokenizer(tokenizer) -> bool:
-    """True if the four chat tokens are control tokens of this tokenizer."""
-    return all(token in tokenizer.get_added_vocab() for token in CHAT_TOKENS)
+def _setting(tokenizer, name: str) -> str | None:
+    """One of our settings in tokenizer_config.json, or None."""
+    return getattr(tokenizer, "init_kwargs", {}).get(name)
 
 
 def chat_id(tokenizer, token: str) -> int:
-    """The id of a chat token. Raises ValueError for a tokenizer that does not have it."""
+    """The id of a control token. Raises ValueError for a tokenizer that does not have it."""
     if token not in tokenizer.get_added_vocab():
-        raise ValueError(
-            f"this tokenizer has no control token {token}; use a lab tokenizer (constclf_lib.encoding.train_tokenizer)"
-        )
+        raise ValueError(f"this tokenizer has no control token {token}")
     return tokenizer.convert_tokens_to_ids(token)
 
 
-def assistant_prompt_ids(tokenizer, prompt: str) -> list[int]:
-    """What the assistant reads before it writes: `<|user|>` prompt `<|note|>`. It continues with its private note,
-    `<|assistant|>`, the reply, `<|end|>`.
-    """
-    return [chat_id(tokenizer, USER), *text_ids(tokenizer, prompt), chat_id(tokenizer, NOTE)]
+def note_end_id(tokenizer) -> int | None:
+    """The id of the control token that ends an assistant's private note, None for an assistant that writes none."""
+    token = _setting(tokenizer, "note_end")
+    return None if token is None else chat_id(tokenizer, token)
 
 
 def verdict_prompt_ids(tokenizer, prompt: str) -> list[int]:
-    """What the input classifier reads; its next token is the verdict. Lab: `<|user|>` prompt `<|assistant|>`. Others:
-    the prompt in a plain wrapper.
+    """What the input classifier reads; its next token is the verdict. Lab: `<|user|>` prompt `<|assistant|>`. A
+    tokenizer without a `verdict_prompt`: the prompt in a plain question.
     """
-    if is_lab_tokenizer(tokenizer):
-        return [chat_id(tokenizer, USER), *text_ids(tokenizer, prompt), chat_id(tokenizer, ASSISTANT)]
-    before, after = _WRAPPER
+    before, _, after = (_setting(tokenizer, "verdict_prompt") or PLAIN_VERDICT_PROMPT).partition("{prompt}")
     return [
         *completion_prefix_ids(tokenizer),
-        *text_ids(tokenizer, before),
+        *template_ids(tokenizer, before),
         *text_ids(tokenizer, prompt),
-        *text_ids(tokenizer, after),
+        *template_ids(tokenizer, after),
     ]
 
 
 def verdict_token_ids(tokenizer, words: tuple[str, str] = VERDICT_WORDS) -> tuple[int, int]:
-    """The ids of the two verdict words (harmful first). Raises ValueError unless each is exactly one token."""
-    ids = [text_ids(tokenizer, word) for word in words]
-    for word, row in zip(words, ids, strict=True):
-        if len(row) != 1:
-            raise ValueError(
-                f"the verdict word {word!r} is {len(row)} tokens here, it must be one; try words=(' yes', ' no')"
-            )
-    return ids[0][0], ids[1][0]
+    """The ids of the two verdict words (harmful first). Raises ValueError, naming two words that will do, unless each
+    is exactly one token, two different ones, and known.
+    """
+    found = _one_token_each(tokenizer, words)
+    if found is None:
+        lengths = ", ".join(f"{word!r} is {len(text_ids(tokenizer, word))}" for word in words)
+        raise ValueError(
+            f"each verdict word must be one token that stands for it alone ({lengths} here); "
+            f"try words={_words_that_work(tokenizer, words)}"
+        )
+    return found
+
+
+def _words_that_work(tokenizer, words) -> tuple[str, ...]:
+    """Two verdict words that this tokenizer has: tried, not guessed."""
+    stripped = tuple(word.strip() for word in words)
+    for pair in (stripped, *_OTHER_WORDS):
+        if _one_token_each(tokenizer, pair):
+            return pair
+    vocabulary = (decode_text(tokenizer, [i]) for i in range(len(tokenizer)))
+    letters = (word for word in vocabulary if word.strip().isalpha())
+    return tuple(islice((word for word in letters if _known(tokenizer, word)), 2))
+
+
+def _known(tokenizer, word: str) -> list[int]:
+    """The id of a word that is one token, and not the one for unknown words; else []."""
+    ids = text_ids(tokenizer, word)
+    return ids if len(ids) == 1 and ids != [tokenizer.unk_token_id] else []
+
+
+def _one_token_each(tokenizer, words) -> tuple[int, int] | None:
+    ids = [i for word in words for i in _known(tokenizer, word)]
+    return (ids[0], ids[1]) if len(set(ids)) == 2 else None
 
 
 def completion_prefix_ids(tokenizer) -> list[int]:
-    """What stands before a completion for the output classifier: nothing in the lab, the beginning-of-text token where
-    a tokenizer has one.
+    """What stands before a completion for the output classifier: the beginning-of-text token where a tokenizer has one,
+    else (in the lab) nothing.
     """
-    if tokenizer.bos_token_id is None or is_lab_tokenizer(tokenizer):
-        return []
-    return [tokenizer.bos_token_id]
+    return [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
 
 
 _PLACE = (
@@ -81,19 +110,31 @@ _PLACE = (
 def prompt_ids(tokenizer, prompt: str) -> list[int]:
     """What an assistant reads before its reply, the prompt as text and nothing more.
 
-    Lab: `encoding.assistant_prompt_ids`. With a chat template: the template around the ids of the prompt, which
-    therefore cannot contain its control tokens. Otherwise (a base model): beginning of text, if there is one, and the
-    prompt. Raises ValueError for a template that does not show the prompt once.
+    With a chat template: the template around the ids of the prompt, which therefore cannot contain its control tokens
+    (lab: `<|user|>` prompt `<|note|>`). Otherwise (a base model): beginning of text, if there is one, and the prompt.
+    Raises ValueError for a template that does not show the prompt once.
     """
-    if is_lab_tokenizer(tokenizer):
-        return assistant_prompt_ids(tokenizer, prompt)
     if not getattr(tokenizer, "chat_template", None):
         return [*completion_prefix_ids(tokenizer), *text_ids(tokenizer, prompt)]
-    shown = tokenizer.apply_chat_template(
-        [{"role": "user", "content": _PLACE}], tokenize=False, add_generation_prompt=True
-    )
-    parts = shown.split(_PLACE)
+    parts = _rendered(tokenizer, [{"role": "user", "content": _PLACE}], add_generation_prompt=True).split(_PLACE)
     if len(parts) != 2:
         raise ValueError(f"this chat template shows the user's text {len(parts) - 1} times; it must be once")
-    before, after = (tokenizer(part, add_special_tokens=False)["input_ids"] if part else [] for part in parts)
-    return [*before, *text_ids(tokenizer, prompt), *after]
+    return [*template_ids(tokenizer, parts[0]), *text_ids(tokenizer, prompt), *template_ids(tokenizer, parts[1])]
+
+
+def turn_end_ids(tokenizer) -> list[int]:
+    """The first token that a chat template puts behind an assistant's message: what ends a turn if it is a control
+    token, also where the model's settings name only the end of the text. [] or one id.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return []
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _PLACE}]
+    try:
+        behind = _rendered(tokenizer, messages).rpartition(_PLACE)[2].lstrip()
+    except Exception:  # a template may refuse whatever it likes; then it tells us nothing
+        return []
+    return template_ids(tokenizer, behind)[:1]
+
+
+def _rendered(tokenizer, messages, **options) -> str:
+    return tokenizer.apply_chat_template(messages, tokenize=False, **options)

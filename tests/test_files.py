@@ -41,7 +41,9 @@ def is_new(found):
 @pytest.mark.parametrize("full", [False, True])
 @pytest.mark.parametrize("links", [True, False])
 @pytest.mark.parametrize("first", [OLD, {}], ids=["old", "nothing"])
-def test_whenever_it_ends_the_old_or_the_new_stands_and_the_next_clears_up(tmp_path, monkeypatch, full, links, first):
+def test_whenever_it_ends_the_old_or_the_new_stands_and_the_next_save_clears_up(
+    tmp_path, monkeypatch, full, links, first
+):
     monkeypatch.setattr(os, "fsync", lambda _: None)  # hundreds of them take their time
     folder, step, seen, disk = tmp_path / "f", 0, set(), None
     while disk is None or disk.struck:

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
-from constclf_lib.lab import train_tokenizer
-from constclf_lib.models import InputClassifier, OutputClassifier, Reading
+from constclf_lib.lab import as_assistant, train_tokenizer
+from constclf_lib.models import InputClassifier, OutputClassifier, Reading, Seen
 from constclf_lib.prompts import ASSISTANT, END, NOTE, chat_id
 from constclf_lib.tokenization import fingerprint, text_ids
 
@@ -24,7 +24,7 @@ PROSE = (
 
 @functools.cache
 def lab_tokenizer():
-    return train_tokenizer([PROSE] * 20, 400)
+    return as_assistant(train_tokenizer([PROSE] * 20, 400))
 
 
 def causal_lm(kind: str = "llama", context: int = 256, seed: int = 0, vocab: int = 400):
@@ -124,6 +124,9 @@ class WordClassifier(_Scripted):
 
     def value_head(self, hidden):
         return hidden
+
+    def check_streaming(self):
+        return Seen(padding=False, pauses=False, rewinding=True)
 
 
 class ScriptedAssistant(_Scripted):
@@ -247,7 +250,7 @@ def llama(vocab_size=300, seed=0, context=128, **more) -> LlamaForCausalLM:
 
 def tiny_lab():
     """A tokenizer, an assistant that writes notes and replies of various lengths, and two untrained bodyguards."""
-    tokenizer = train_tokenizer(["the quick ash bane sleeps", "crème brûlée 🦊 of the north"], 300)
+    tokenizer = as_assistant(train_tokenizer(["the quick ash bane sleeps", "crème brûlée 🦊 of the north"], 300))
     assistant = llama(len(tokenizer), seed=3, initializer_range=0.3)
     assistant.lm_head.weight = torch.nn.Parameter(torch.randn(len(tokenizer), 32))
     for token, factor in ((ASSISTANT, 2.5), (END, 1.8)):  # so that notes and replies do end

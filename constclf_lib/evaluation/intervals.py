@@ -28,25 +28,21 @@ def clean_scores(scores, name: str = "scores") -> np.ndarray:
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a proportion. It stays inside [0, 1] and says something at 0 of n: 3.8/n or so.
 
-    Raises ValueError unless 0 <= successes <= trials and trials > 0.
+    Raises ValueError unless 0 <= successes <= trials, trials > 0, both whole numbers.
     """
-    if trials <= 0 or not 0 <= successes <= trials:
+    if trials <= 0 or not 0 <= successes <= trials or successes % 1 or trials % 1:
         raise ValueError(f"{successes} of {trials} is not a proportion")
-    z = float(_scipy_stats.norm.ppf(0.5 + confidence / 2))
-    rate, shrink = successes / trials, 1 + z * z / trials
-    middle = (rate + z * z / (2 * trials)) / shrink
-    half = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials)) / shrink
-    low = 0.0 if successes == 0 else max(0.0, middle - half)
-    return low, (1.0 if successes == trials else min(1.0, middle + half))
+    low, high = _scipy_stats.binomtest(int(successes), int(trials)).proportion_ci(confidence, method="wilson")
+    return float(low), float(high)
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Interval for the mean over seeds (Student's t). ValueError with fewer than two: one seed has no spread."""
-    values = clean_scores(values, "values")
-    if values.size < 2:
+    seeds = clean_scores(values, "values")
+    if seeds.size < 2:
         raise ValueError("an interval over seeds needs at least two of them")
-    half = _scipy_stats.t.ppf(0.5 + confidence / 2, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
-    return float(values.mean() - half), float(values.mean() + half)
+    half = _scipy_stats.t.ppf(0.5 + confidence / 2, seeds.size - 1) * seeds.std(ddof=1) / math.sqrt(seeds.size)
+    return float(seeds.mean() - half), float(seeds.mean() + half)
 
 
 class Difference(NamedTuple):

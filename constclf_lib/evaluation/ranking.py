@@ -25,6 +25,6 @@ def tpr_at_fpr(labels, scores, max_fpr: float = 0.01) -> float:
     return float((scores[labels] > calibrate_threshold(scores[~labels], max_fpr)).mean())
 
 
-def peaks(scores) -> np.ndarray:
+def highest_scores(scores) -> np.ndarray:
     """The highest score of each completion: what a running maximum ends at (0 for an empty one)."""
     return np.array([row.max() if len(row) else 0.0 for row in scores])

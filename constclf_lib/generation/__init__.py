@@ -1,16 +1,19 @@
-"""What an assistant writes: one turn token by token (turn), many prompts at a time (batch), tokens to whole characters
-(decoding). Works with any Hugging Face causal LM; nothing is guarded here.
+"""What an assistant writes: one turn token by token (turn), many prompts at a time (batch), both on one state machine
+(reply_state); tokens to whole characters (decoding). Works with any Hugging Face causal LM; nothing is guarded here.
 """
 
 from .batch import generate_replies
 from .decoding import Detokenizer, StopSequences, pieces
-from .turn import Turn, control_ids
+from .reply_state import ControlTokens, control_ids, read_prompt
+from .turn import Turn
 
 __all__ = [
+    "ControlTokens",
     "Detokenizer",
     "StopSequences",
     "Turn",
     "control_ids",
     "generate_replies",
     "pieces",
+    "read_prompt",
 ]

@@ -2,22 +2,24 @@
 on it.
 
 The same reply as one stream at a time (left padding under a mask changes nothing), only faster.
-Deliberately not here: any guard. `evaluation.replay` puts the bodyguards around what was written here.
+Deliberately not here: any guard. `guard.replay` puts the bodyguards around what was written here.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from transformers import DynamicCache
 
+from ..errors import GenerationError, PromptTooLongError
 from ..models import cache_argument
-from ..prompts import ASSISTANT, chat_id, is_lab_tokenizer, prompt_ids
 from ..tokenization import decode_text
 from .decoding import pieces
-from .turn import control_ids
+from .reply_state import ControlTokens, ReplyState, context_of, read_prompt
+
+T = TypeVar("T")
 
 
 @torch.inference_mode()
@@ -34,93 +36,81 @@ def generate_replies(
     """What the unguarded assistant writes, many prompts at a time, with a KV cache. One dict per prompt, in order:
 
     note, text: what was written; ids: the reply's token ids; tokens: its text in pieces, one per id, whole characters
-    only; prompt_tokens, note_tokens, completion_tokens: lengths; error: "" or what went wrong (then text is "").
-    Row i samples with seed + i; temperature 0 is greedy.
+    only; prompt_tokens, note_tokens, completion_tokens: lengths; error: "" or what went wrong after this text;
+    error_kind: "", "context_length_exceeded" or "generation_failed". Row i samples with seed + i; temperature 0 is
+    greedy.
     """
-    rows = [prompt_ids(tokenizer, prompt) for prompt in prompts]
-    writers = [
-        _Writer(assistant, tokenizer, len(row), max_new_tokens, max_note_tokens, seed + i) for i, row in enumerate(rows)
+    control = ControlTokens.of(assistant, tokenizer)
+    rows = [
+        _Row(ReplyState(control, max_new_tokens, max_note_tokens, temperature, seed + i)) for i in range(len(prompts))
     ]
-    context = getattr(assistant.config.get_text_config(), "max_position_embeddings", None) or math.inf
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    for i in order:
-        if len(rows[i]) >= context:
-            writers[i].stop(f"the prompt has {len(rows[i])} tokens, the assistant's context {context}")
-    order = [i for i in order if not writers[i].done]
+    for row, prompt in zip(rows, prompts, strict=True):
+        row.prompt_ids = row.attempt(read_prompt, assistant, tokenizer, prompt) or []
+    order = sorted((row for row in rows if not row.done), key=lambda row: len(row.prompt_ids))
     assistant.eval()
     for start in range(0, len(order), batch_size):
-        part = order[start : start + batch_size]
-        _write(assistant, [rows[i] for i in part], [writers[i] for i in part], temperature, context)
-    return [writer.reply() for writer in writers]
+        _write(assistant, order[start : start + batch_size])
+    return [row.reply(tokenizer) for row in rows]
 
 
-def _write(assistant, rows: list[list[int]], writers: list[_Writer], temperature: float, context: float) -> None:
+def _write(assistant, rows: list[_Row]) -> None:
     """One batch: left padding, one prefill, then one position per step; rows that are done leave the batch."""
-    device, longest = assistant.device, max(len(row) for row in rows)
-    ids = torch.tensor([[0] * (longest - len(row)) + row for row in rows], device=device)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows], device=device)
+    device, context = assistant.device, context_of(assistant)
+    lengths = [len(row.prompt_ids) for row in rows]
+    longest = max(lengths)
+    ids = torch.tensor([[0] * (longest - n) + row.prompt_ids for n, row in zip(lengths, rows, strict=True)]).to(device)
+    mask = torch.tensor([[0] * (longest - n) + [1] * n for n in lengths], device=device)
     position = (mask.cumsum(1) - 1).clamp(min=0)
     cache = DynamicCache(config=assistant.config)
-    kept = {cache_argument(assistant.forward): cache}
+    kept: dict[Any, Any] = {cache_argument(assistant.forward): cache}
     while True:
         logits = assistant(
             input_ids=ids, attention_mask=mask, position_ids=position, logits_to_keep=1, **kept
         ).logits[:, -1].float().cpu()  # fmt: skip
-        ids = torch.tensor([[writer.take(row, temperature)] for writer, row in zip(writers, logits, strict=True)])
+        # a row that failed leaves the batch before anything reads its 0
+        taken = [row.attempt(row.state.take, chosen) or 0 for row, chosen in zip(rows, logits, strict=True)]
+        ids = torch.tensor([[token] for token in taken])
         position = position[:, -1:] + 1
-        for writer, at in zip(writers, position[:, 0].tolist(), strict=True):
-            if at >= context and not writer.done:
-                writer.stop("" if writer.replying else "the private note filled the assistant's context")
-        alive = [i for i, writer in enumerate(writers) if not writer.done]
+        for row, at in zip(rows, position[:, 0].tolist(), strict=True):
+            if at >= context and not row.done:
+                row.attempt(row.state.context_is_full)
+        alive = [i for i, row in enumerate(rows) if not row.done]
         if not alive:
             return
         ids = ids.to(device)
-        if len(alive) < len(writers):
+        if len(alive) < len(rows):
             keep = torch.tensor(alive, device=device)
-            ids, mask, position, writers = ids[keep], mask[keep], position[keep], [writers[i] for i in alive]
+            ids, mask, position, rows = ids[keep], mask[keep], position[keep], [rows[i] for i in alive]
             cache.batch_select_indices(keep)
-        mask = torch.cat([mask, mask.new_ones(len(writers), 1)], 1)
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], 1)
 
 
-class _Writer:
-    """One reply while it is being written: first the private note, then the reply, until a control token or a limit."""
+class _Row:
+    """One reply of a batch. Its failure is its own, the others go on."""
 
-    def __init__(self, model, tokenizer, prompt_tokens: int, max_new_tokens: int, max_note_tokens: int, seed: int):
-        self.tokenizer, self.prompt_tokens = tokenizer, prompt_tokens
-        self.limits = {False: max_note_tokens, True: max_new_tokens}
-        self.random = torch.Generator().manual_seed(seed)
-        self.control = control_ids(model, tokenizer)
-        self.note_end = chat_id(tokenizer, ASSISTANT) if is_lab_tokenizer(tokenizer) else None
-        self.parts: dict[bool, list[int]] = {False: [], True: []}
-        self.replying, self.done, self.error = self.note_end is None, False, ""  # only a lab assistant takes notes
+    def __init__(self, state: ReplyState):
+        self.state = state
+        self.prompt_ids: list[int] = []
+        self.error: GenerationError | None = None
 
-    def take(self, logits: torch.Tensor, temperature: float) -> int:
-        """Choose the next token from logits [vocab] and note what it means for this reply."""
-        if logits.isnan().any() or not logits.max().isfinite():
-            self.stop("the assistant's logits are not finite numbers")
-            return 0
-        if temperature > 0:
-            token = int(torch.multinomial(torch.softmax(logits / temperature, -1), 1, generator=self.random))
-        else:
-            token = int(logits.argmax())
-        if not self.replying and token == self.note_end:
-            self.replying = True
-        elif token in self.control:
-            self.stop("" if self.replying else "the assistant ended without a reply")
-        else:
-            self.parts[self.replying].append(token)
-        if not self.done and len(self.parts[self.replying]) >= self.limits[self.replying]:
-            self.stop("" if self.replying else "the private note did not end")
-        return token
+    @property
+    def done(self) -> bool:
+        return self.error is not None or self.state.finish is not None
 
-    def stop(self, error: str) -> None:
-        self.done, self.error = True, error
+    def attempt(self, step: Callable[..., T], *arguments) -> T | None:
+        """step(*arguments), or None and `error` noted."""
+        try:
+            return step(*arguments)
+        except GenerationError as error:
+            self.error = error
+            return None
 
-    def reply(self) -> dict:
-        note, ids = self.parts[False], self.parts[True] if not self.error else []
-        tokens = pieces(self.tokenizer, ids)
+    def reply(self, tokenizer) -> dict:
+        note, ids = self.state.note_ids, self.state.ids
+        tokens = pieces(tokenizer, ids)
+        kind = "context_length_exceeded" if isinstance(self.error, PromptTooLongError) else "generation_failed"
         return {
-            "note": decode_text(self.tokenizer, note), "text": "".join(tokens), "ids": ids, "tokens": tokens,
-            "prompt_tokens": self.prompt_tokens, "note_tokens": len(note), "completion_tokens": len(ids),
-            "error": self.error,
+            "note": decode_text(tokenizer, note), "text": "".join(tokens), "ids": ids, "tokens": tokens,
+            "prompt_tokens": len(self.prompt_ids), "note_tokens": len(note), "completion_tokens": len(ids),
+            "error": str(self.error or ""), "error_kind": kind if self.error else "",
         }  # fmt: skip

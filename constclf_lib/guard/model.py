@@ -3,32 +3,34 @@ it, chapter 00 shows it.
 
 What holds (tests/guard/):
 - A token is scored before it is released; the one that crosses and everything after it is withheld. Flagged is `score >
-  threshold`, strictly, everywhere.
+  threshold`, strictly, everywhere (`streaming.crosses`).
 - Whatever goes wrong in a classifier or in the assistant ends the reply with status "error" and nothing more is
   released. An interrupt is raised again, after the streams are closed. The next request starts from nothing.
+- A prompt that does not fit is refused before anything is scored.
 - The assistant's private note is never released and never scored; it is in `Reply.note` for whoever studies the lab.
 - An assistant with another tokenizer than the output classifier's is guarded through its text, piece by piece
-  (`streaming.TextStream`).
+  (gates.py).
 
 Deliberately not here: thresholds chosen on data (`evaluation`), grading (`lab`), retries.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
-
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import cast
 
 from .._data import data_path
-from ..errors import ClassifierError
-from ..generation import Detokenizer, StopSequences, Turn
-from ..models import InputClassifier, OutputClassifier, quiet
+from ..errors import ClassifierError, ClassifierTimeout, PromptTooLongError
+from ..generation import Detokenizer, StopSequences, Turn, read_prompt
 from ..streaming import StreamingScorer, within
 from ..tokenization import decode_text, fingerprint
-from .types import Reply, Thresholds, TokenEvent
+from .folder import CARD, PARTS, load_parts, read_card, save_guard
+from .gates import OpenGate, TextGate, TokenGate
+from .types import REFUSAL, Reply, Thresholds, TokenEvent, blocks
 
 
 class GuardedModel:
@@ -38,7 +40,10 @@ class GuardedModel:
     output_classifier (OutputClassifier): either may be None, which leaves that side unguarded; thresholds are needed as
     soon as one of them is there (ValueError). rule: the stop rule of the output side. max_note_tokens: cap of a lab
     assistant's private note. step_timeout: seconds that one call of a classifier or one step of the assistant may take;
-    then the reply ends with status "error". Holds no state of any request: any number may run at once.
+    then the reply ends with status "error". max_prompt_tokens: the longest prompt, in tokens that the assistant reads;
+    None for its context. A longer one costs no more than finding that out: it is encoded only if it is at most that
+    many of the vocabulary's longest token (20 characters in the lab), at about 0.4 KB a token. refusal_text:
+    `Reply.refusal` of what is blocked or halted. Holds no state of any request: any number may run at once.
     """
 
     def __init__(
@@ -51,6 +56,8 @@ class GuardedModel:
         rule=None,
         max_note_tokens: int = 96,
         step_timeout: float | None = None,
+        max_prompt_tokens: int | None = None,
+        refusal_text: str = REFUSAL,
     ):
         if thresholds is None and not (input_classifier is None and output_classifier is None):
             raise ValueError(
@@ -59,6 +66,7 @@ class GuardedModel:
         self.assistant, self.tokenizer = assistant.eval(), tokenizer
         self.input_classifier, self.output_classifier = input_classifier, output_classifier
         self.thresholds, self.max_note_tokens, self.step_timeout = thresholds, max_note_tokens, step_timeout
+        self.max_prompt_tokens, self.refusal_text = max_prompt_tokens, refusal_text
         self.scorer = (
             None if output_classifier is None else StreamingScorer(output_classifier, rule, step_timeout=step_timeout)
         )
@@ -69,28 +77,47 @@ class GuardedModel:
             )
 
     @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike, device: str | None = None, **options) -> GuardedModel:
+        """What `save_pretrained` wrote: assistant, classifiers and thresholds. device: moves all of them there if
+        given. options go to the constructor.
+
+        Raises FileNotFoundError for a missing part and ClassifierError for a damaged one, both saying what to do;
+        ValueError where the thresholds were chosen for another stop rule than the one given.
+        """
+        folder = Path(folder)
+        card = read_card(folder)
+        rule = options.get("rule")
+        given = "RunningMax" if rule is None else type(rule).__name__
+        if given != card["rule"] and "thresholds" not in options:
+            raise ValueError(
+                f"the thresholds in {folder} were chosen for the stop rule {card['rule']}, not {given}: "
+                "pass that rule, or thresholds that were chosen for this one"
+            )
+        assistant, tokenizer, *classifiers = load_parts(folder, card["parts"])
+        moved = [part if device is None or part is None else part.to(device) for part in (assistant, *classifiers)]
+        options.setdefault("thresholds", card["thresholds"])
+        return cls(moved[0], tokenizer, *moved[1:], **options)
+
+    @classmethod
     def from_lab(cls, device: str | None = None, **options) -> GuardedModel:
-        """The lab's assistant, classifiers and calibrated thresholds, from data/models. options go to the constructor.
+        """The lab's assistant, classifiers and calibrated thresholds: `from_pretrained` of data/models.
 
         Raises FileNotFoundError, naming the command that builds what is missing.
         """
-        values = json.loads(data_path("models", "thresholds.json").read_text())
-        folder = data_path("models", "assistant")
-        with quiet():
-            models = (
-                AutoModelForCausalLM.from_pretrained(folder),
-                InputClassifier.from_pretrained(data_path("models", "input_classifier")),
-                OutputClassifier.from_pretrained(data_path("models", "output_classifier")),
-            )
-        assistant, reader, listener = (model if device is None else model.to(device) for model in models)
-        options.setdefault("thresholds", Thresholds(values["input"], values["off_label"], values["output"]))
-        return cls(assistant, AutoTokenizer.from_pretrained(folder), reader, listener, **options)
+        for part in (*PARTS, CARD):
+            data_path("models", part)
+        return cls.from_pretrained(data_path("models"), device, **options)
+
+    def save_pretrained(self, folder: str | os.PathLike) -> None:
+        """Writes assistant/, input_classifier/, output_classifier/ and thresholds.json to `folder` (folder.py), loaded
+        once before they replace what stood there. Settings of a service (time limits, wordings) are not saved.
+        """
+        save_guard(self, Path(folder))
 
     def reply(self, prompt: str, **options) -> Reply:
         """The whole reply at once: `stream` read to its end, with the same options."""
-        for event in self.stream(prompt, **options):
-            last = event
-        return last
+        *_, reply = self.stream(prompt, **options)
+        return cast(Reply, reply)
 
     def stream(
         self,
@@ -125,89 +152,94 @@ class GuardedModel:
     def _run(self, prompt, turn_options, stops, guard, limits) -> Iterator[TokenEvent | Reply]:
         reply = Reply()
         try:
+            with _blame(reply, "bad_input"):
+                prompt_ids = read_prompt(self.assistant, self.tokenizer, prompt, self.max_prompt_tokens)
+            reply.prompt_tokens = len(prompt_ids)
             if guard and self.input_classifier is not None and self._blocks(prompt, reply, limits):
                 reply.status = "blocked_input"
             else:
-                yield from self._answer(prompt, reply, turn_options, stops, guard and self.scorer is not None, limits)
+                yield from self._answer(prompt_ids, reply, turn_options, stops, guard, limits)
         except Exception as error:
             reply.status, reply.error = "error", f"{type(error).__name__}: {error}"
+            reply.error_kind = reply.error_kind or "generation_failed"
+        if reply.status in ("blocked_input", "halted_output"):
+            reply.refusal = self.refusal_text
         yield reply
 
     def _blocks(self, prompt: str, reply: Reply, limits: Thresholds) -> bool:
-        scores = within(self.step_timeout, lambda: self.input_classifier.score([prompt]))
-        reply.input_score, reply.off_label = float(scores.harm[0]), float(scores.off_label[0])
-        if not (math.isfinite(reply.input_score) and math.isfinite(reply.off_label)):
-            raise ClassifierError(
-                f"the input classifier gave {reply.input_score} and {reply.off_label}; nothing may be released on that"
-            )
-        return reply.input_score > limits.input or reply.off_label > limits.off_label
+        with _blame(reply, "classifier"):
+            scores = within(self.step_timeout, lambda: self.input_classifier.score([prompt]))
+            harm, off_label = float(scores.harm[0]), float(scores.off_label[0])
+            reply.input_score, reply.off_label = harm, off_label
+            if not (math.isfinite(harm) and math.isfinite(off_label)):
+                raise ClassifierError(
+                    f"the input classifier gave {harm} and {off_label}; nothing may be released on that"
+                )
+        return blocks(limits, harm, off_label)
 
-    def _answer(self, prompt, reply, turn_options, stops, guard, limits) -> Iterator[TokenEvent]:
+    def _answer(self, prompt_ids, reply, turn_options, stops, guard, limits) -> Iterator[TokenEvent]:
         """Fills `reply` and yields what may go out. What was written is counted in `written`, so whatever is not
         released is known to be withheld.
         """
-        written = ""
-        detokenizer = Detokenizer(self.tokenizer)
+        written, detokenizer = "", Detokenizer(self.tokenizer)
+        turn_options |= {"max_note_tokens": self.max_note_tokens, "step_timeout": self.step_timeout}
         try:
-            with ExitStack() as stack:
-                scored = None
-                if guard:
-                    scored = stack.enter_context(self.scorer.open_text() if self.through_text else self.scorer.open())
-                turn = Turn(
-                    self.assistant,
-                    self.tokenizer,
-                    prompt,
-                    max_note_tokens=self.max_note_tokens,
-                    step_timeout=self.step_timeout,
-                    **turn_options,
-                )
-                stack.enter_context(closing(turn))
-                reply.prompt_tokens = len(turn.prompt_ids)
-                by_text = guard and self.through_text
-                for token in turn:
+            with _blame(reply, "classifier"):
+                gate = self._gate(stops, guard, limits)
+            with gate, closing(Turn(self.assistant, self.tokenizer, prompt_ids, **turn_options)) as turn:
+                reply.tokens, reply.token_scores = gate.tokens, gate.scores
+                for token in self._tokens(turn, reply):
                     text = detokenizer.push(token)
                     written += text
-                    if by_text:
-                        yield from self._pieces(reply, scored, limits, stops.push(text))
-                    elif self._crosses(reply, scored, limits, token, text):
-                        reply.halt_index = len(reply.tokens) - 1
-                        written += detokenizer.flush()  # for the record only: half a character
-                    else:
-                        yield self._release(reply, stops.push(text), token, scored)
-                    if reply.halt_index is not None or stops.found:
+                    yield from self._released(reply, gate.push(token, text))
+                    if gate.halted or stops.found:
                         break
                 reply.note = decode_text(self.tokenizer, turn.note_ids)
-                if reply.halt_index is None:
-                    reply.finish = "stop" if stops.found else turn.finish
-                    tail = "" if stops.found else detokenizer.flush()
-                    written += tail
-                    tail = stops.push(tail) + stops.flush()
-                    if by_text:
-                        yield from self._pieces(reply, scored, limits, tail, final=True)
-                    elif tail:  # only whole characters of tokens that were scored above
-                        yield self._release(reply, tail, None, scored)
-                reply.status = "released" if reply.halt_index is None else "halted_output"
+                rest = "" if stops.found else detokenizer.flush()  # half a character; after a halt for the record only
+                written += rest
+                if not gate.halted:
+                    yield from self._released(reply, gate.flush(rest))
+                if gate.halted:
+                    reply.status, reply.halt_index = "halted_output", len(reply.tokens) - 1
+                else:
+                    reply.status, reply.finish = "released", "stop" if stops.found else turn.finish
         finally:
             if reply.status != "released":
                 reply.withheld_text = written[len(reply.released_text) :]
 
-    def _crosses(self, reply: Reply, scored, limits, token: int, text: str) -> bool:
-        if scored is not None:
-            reply.token_scores += scored.push([token])
-        reply.tokens.append(text)
-        return scored is not None and scored.risk > limits.output
+    def _gate(self, stops: StopSequences, guard: bool, limits: Thresholds) -> OpenGate:
+        if not guard or self.scorer is None:
+            return OpenGate(stops)
+        if self.through_text:
+            return TextGate(stops, self.scorer.open_text(), limits.output)
+        return TokenGate(stops, self.scorer.open(), limits.output)
 
-    def _pieces(self, reply: Reply, scored, limits, text: str, final: bool = False) -> Iterator[TokenEvent]:
-        for piece in scored.pieces(text, final):
-            reply.tokens.append(piece.text)
-            reply.token_scores.append(max(piece.scores, default=0.0))
-            if piece.risk > limits.output:
-                reply.halt_index = len(reply.tokens) - 1
+    @staticmethod
+    def _tokens(turn: Turn, reply: Reply) -> Iterator[int]:
+        with _blame(reply, "generation"):
+            yield from turn
+
+    @staticmethod
+    def _released(reply: Reply, events: Iterator[TokenEvent]) -> Iterator[TokenEvent]:
+        while True:
+            with _blame(reply, "classifier"):
+                event = next(events, None)
+            if event is None:
                 return
-            yield self._release(reply, piece.text, None, scored)
+            reply.released_text += event.text
+            yield event
 
-    def _release(self, reply: Reply, text: str, token: int | None, scored) -> TokenEvent:
-        reply.released_text += text
-        if scored is None:
-            return TokenEvent(text, token)
-        return TokenEvent(text, token, reply.token_scores[-1], scored.risk)
+
+@contextmanager
+def _blame(reply: Reply, who: str) -> Iterator[None]:
+    """Writes down which part failed (`Reply.error_kind`) and lets the failure pass."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, PromptTooLongError):
+            reply.error_kind = "context_length_exceeded"
+        elif who == "bad_input":
+            reply.error_kind = who
+        else:
+            reply.error_kind = f"{who}_{'timeout' if isinstance(error, ClassifierTimeout) else 'failed'}"
+        raise

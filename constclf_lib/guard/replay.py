@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..streaming import halt_index
+from .types import blocks
 
 MODES = ("none", "input", "output", "both")
 
@@ -24,7 +25,8 @@ def replay(prompts, replies, input_scores, token_scores, thresholds, mode: str =
     "output" or "both". Scores of a bodyguard that does not stand may be None.
     One dict per prompt: status ("released", "blocked_input", "halted_output", "error"), released_text, withheld_text,
     halt_index (of the first token not released, or None), input_score, off_label, error. A score that is not finite is
-    an error, and nothing is released from there on.
+    an error, and nothing is released from there on; so is a reply that failed after its last token. A prompt that is
+    too long is an error before anything is scored.
     """
     if mode not in MODES:
         raise ValueError(f"mode must be one of {MODES}, not {mode!r}")
@@ -44,22 +46,25 @@ def replay(prompts, replies, input_scores, token_scores, thresholds, mode: str =
 def _decide(reply: dict, harm, off_label, scores, thresholds, rule) -> dict:
     """One decision of `replay`; what is None is not looked at."""
     tokens, status, cut, error = reply["tokens"], "released", None, ""
-    if harm is not None and not (np.isfinite(harm) and np.isfinite(off_label)):
-        status, cut, error = "error", 0, "the input score is not finite"
-    elif harm is not None and (harm > thresholds.input or off_label > thresholds.off_label):
-        status, cut = "blocked_input", 0
-    elif reply["error"]:
+    if reply.get("error_kind") == "context_length_exceeded":
         status, cut, error = "error", 0, reply["error"]
-    elif scores is not None:
-        if len(scores) != len(tokens):
-            raise ValueError(f"{len(scores)} scores for {len(tokens)} tokens: score the replies' own ids")
-        finite = np.isfinite(np.asarray(scores, float))
-        sound = len(finite) if finite.all() else int(finite.argmin())
-        cut = halt_index(np.asarray(scores, float)[:sound], thresholds.output, rule)
-        if cut is not None:
-            status = "halted_output"
-        elif sound < len(finite):
-            status, cut, error = "error", sound, f"the score of token {sound} is not finite"
+    elif harm is not None and not (np.isfinite(harm) and np.isfinite(off_label)):
+        status, cut, error = "error", 0, "the input score is not finite"
+    elif harm is not None and blocks(thresholds, harm, off_label):
+        status, cut = "blocked_input", 0
+    else:
+        if scores is not None:
+            if len(scores) != len(tokens):
+                raise ValueError(f"{len(scores)} scores for {len(tokens)} tokens: score the replies' own ids")
+            finite = np.isfinite(np.asarray(scores, float))
+            sound = len(finite) if finite.all() else int(finite.argmin())
+            cut = halt_index(np.asarray(scores, float)[:sound], thresholds.output, rule)
+            if cut is not None:
+                status = "halted_output"
+            elif sound < len(finite):
+                status, cut, error = "error", sound, f"the score of token {sound} is not finite"
+        if status == "released" and reply["error"]:  # the assistant failed: what it wrote before is out
+            status, error = "error", reply["error"]
     return {
         "status": status, "released_text": "".join(tokens[:cut]), "error": error,
         "withheld_text": "" if cut is None else "".join(tokens[cut:]),

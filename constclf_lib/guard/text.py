@@ -2,20 +2,35 @@
 
 Wraps an iterable (or async iterable) of text deltas and yields only text that has been scored and stayed below the
 threshold. It ends quietly; `.status` says why: "released" (all of it), "halted_output", "error" (the provider or the
-classifier failed), "closed" (the reader left). In every case the provider's stream is closed, the cache is freed, and
-nothing more comes out.
+classifier failed), "closed" (the reader left: `close`, a cancelled task, a timeout around it). In every case the
+provider's stream is closed, the cache is freed, and nothing more comes out. Only a delta that is no text at all is
+raised, as TypeError: it is a mistake in the program, and it would otherwise look like an empty answer.
 
 What comes out, joined, and the decision are the same for every chunking (streaming/text_stream.py).
+The async one scores in a thread of its own, one piece at a time, so the event loop goes on meanwhile.
 Deliberately not here: retries, and a rewording of what was stopped.
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import math
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+import threading
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
 from contextlib import suppress
+from typing import Any
 
+from ..generation import StopSequences
 from ..streaming import StreamingScorer
+from .gates import TextGate
+from .types import TokenEvent
+
+_END: Any = object()  # no provider's delta
+
+
+class _NoTextError(TypeError):
+    """A delta that is no text: raised to the reader, unlike what a provider or a classifier raises."""
 
 
 class _TextGuard:
@@ -23,12 +38,16 @@ class _TextGuard:
     token_scores (one per token read).
     """
 
-    def __init__(self, scorer: StreamingScorer, threshold: float):
+    def __init__(self, deltas, scorer: StreamingScorer, threshold: float):
         if math.isnan(threshold):
             raise ValueError("the threshold is NaN: nothing would ever be above it")
         self.threshold = threshold
         self.status, self.released_text, self.withheld_text, self.error = "streaming", "", "", ""
+        self._deltas: Any = deltas
+        self._source: Any = None  # its iterator, once it is read
         self._stream = scorer.open_text()
+        self._gate = TextGate(StopSequences(()), self._stream, threshold)
+        self._scoring, self._freed = threading.Lock(), False
 
     @property
     def risk(self) -> float:
@@ -38,43 +57,74 @@ class _TextGuard:
     def token_scores(self) -> list[float]:
         return self._stream.scores
 
-    def _cleared(self, delta: str | bytes | None, final: bool = False) -> Iterator[str]:
-        for piece in self._stream.pieces(delta, final):
-            if piece.risk > self.threshold:
-                self.status, self.withheld_text = "halted_output", piece.text
-                break
-            self.released_text += piece.text
-            yield piece.text
-        else:
-            if final:
-                self.status = "released"
+    def _events(self, delta: str | bytes | None, final: bool = False) -> Iterator[TokenEvent]:
+        if delta is not None and not isinstance(delta, str | bytes | bytearray | memoryview):
+            raise _NoTextError(
+                f"a delta is str, bytes or None, not {type(delta).__name__}; pass the text inside, as in "
+                "(chunk.choices[0].delta.content for chunk in stream)"
+            )
+        return self._gate.push_delta(delta, final)
+
+    def _next(self, events: Iterator[TokenEvent]) -> TokenEvent | None:
+        """The next cleared event. One thread at a time; a reader who left meanwhile frees the stream here."""
+        try:
+            with self._scoring:
+                return None if self._freed or self.status != "streaming" else next(events, None)
+        finally:
+            self._free()
+
+    def _release(self, event: TokenEvent) -> str:
+        self.released_text += event.text
+        return event.text
+
+    def _providers(self) -> list:
+        """What is to be closed: the iterator and the object that it came from, once if they are the same."""
+        return [stream for stream in (self._source, self._deltas) if stream is not None][self._source is self._deltas :]
 
     def _end(self, error: BaseException | None) -> None:
         """Writes down how it ended and frees the stream. `error` is what is under way, if anything."""
-        if isinstance(error, GeneratorExit):
+        if isinstance(error, GeneratorExit | asyncio.CancelledError):
             self.status = "closed"
         elif error is not None:
             self.status, self.error = "error", f"{type(error).__name__}: {error}"
-        self.withheld_text += self._stream.held
-        self._stream.close()
+        else:
+            self.status = "halted_output" if self._gate.halted else "released"
+        self._free()
+
+    def _free(self) -> None:
+        """Frees the stream once it has ended, unless a thread still scores on it: then that thread does it."""
+        if self.status == "streaming" or not self._scoring.acquire(blocking=False):
+            return
+        try:
+            if not self._freed:
+                self._freed = True
+                self.withheld_text = ("".join(self._gate.tokens) + self._stream.held)[len(self.released_text) :]
+                self._gate.close()
+        finally:
+            self._scoring.release()
 
 
 class GuardedTextStream(_TextGuard):
     """An iterator of released text; also a context manager. See the module's docstring for `status`."""
 
     def __init__(self, deltas: Iterable[str | bytes | None], scorer: StreamingScorer, threshold: float):
-        super().__init__(scorer, threshold)
-        self._deltas = deltas
+        super().__init__(deltas, scorer, threshold)
         self._texts = self._run()
 
-    def _run(self) -> Iterator[str]:
-        failure = None
+    def _run(self) -> Generator[str, None, None]:
+        failure: BaseException | None = None
         try:
-            for delta in self._deltas:
-                yield from self._cleared(delta)
-                if self.status != "streaming":
-                    return
-            yield from self._cleared(None, final=True)
+            self._source = iter(self._deltas)
+            final = False
+            while not final and not self._gate.halted:
+                delta = next(self._source, _END)
+                final = delta is _END
+                events = self._events(None if final else delta, final)
+                while (event := self._next(events)) is not None:
+                    yield self._release(event)
+        except _NoTextError as error:
+            failure = error
+            raise
         except Exception as error:
             failure = error
         except BaseException as error:
@@ -82,8 +132,12 @@ class GuardedTextStream(_TextGuard):
             raise
         finally:
             self._end(failure)
+            self._close_provider()
+
+    def _close_provider(self) -> None:
+        for stream in self._providers():
             with suppress(Exception):  # a provider that fails to close has nothing left to say
-                getattr(self._deltas, "close", lambda: None)()
+                getattr(stream, "close", lambda: None)()
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -96,7 +150,7 @@ class GuardedTextStream(_TextGuard):
         self._texts.close()
         if self.status == "streaming":  # it was never read from, so the generator had nothing to clean up
             self._end(GeneratorExit())
-            getattr(self._deltas, "close", lambda: None)()
+            self._close_provider()
 
     def __enter__(self) -> GuardedTextStream:
         return self
@@ -106,23 +160,28 @@ class GuardedTextStream(_TextGuard):
 
 
 class AsyncGuardedTextStream(_TextGuard):
-    """The same for `async for`. Scoring runs in the event loop (a millisecond or so per word in the lab)."""
+    """An async iterator of released text (`async for`, `anext`); also an async context manager. A cancelled read ends
+    it: a pass that is under way is abandoned, and the stream freed when it returns.
+    """
 
     def __init__(self, deltas: AsyncIterable[str | bytes | None], scorer: StreamingScorer, threshold: float):
-        super().__init__(scorer, threshold)
-        self._deltas = deltas
+        super().__init__(deltas, scorer, threshold)
         self._texts = self._run()
 
-    async def _run(self) -> AsyncIterator[str]:
-        failure = None
+    async def _run(self) -> AsyncGenerator[str, None]:
+        failure: BaseException | None = None
         try:
-            async for delta in self._deltas:
-                for text in self._cleared(delta):
-                    yield text
-                if self.status != "streaming":
-                    return
-            for text in self._cleared(None, final=True):
-                yield text
+            self._source = aiter(self._deltas)
+            final = False
+            while not final and not self._gate.halted:
+                delta = await anext(self._source, _END)
+                final = delta is _END
+                events = self._events(None if final else delta, final)
+                while (event := await asyncio.to_thread(self._next, events)) is not None:
+                    yield self._release(event)
+        except _NoTextError as error:
+            failure = error
+            raise
         except Exception as error:
             failure = error
         except BaseException as error:
@@ -130,20 +189,33 @@ class AsyncGuardedTextStream(_TextGuard):
             raise
         finally:
             self._end(failure)
-            if hasattr(self._deltas, "aclose"):
-                with suppress(Exception):
-                    await self._deltas.aclose()
+            await self._close_provider()
+
+    async def _close_provider(self) -> None:
+        for stream in self._providers():
+            with suppress(Exception):
+                end = getattr(stream, "aclose", None) or getattr(stream, "close", None)
+                if end is not None and inspect.isawaitable(ended := end()):
+                    await ended
 
     def __aiter__(self) -> AsyncIterator[str]:
-        return self._texts
+        return self
+
+    async def __anext__(self) -> str:
+        return await anext(self._texts)
 
     async def aclose(self) -> None:
         """Ends the stream and the provider's. May be called twice."""
         await self._texts.aclose()
         if self.status == "streaming":
             self._end(GeneratorExit())
-            if hasattr(self._deltas, "aclose"):
-                await self._deltas.aclose()
+            await self._close_provider()
+
+    async def __aenter__(self) -> AsyncGuardedTextStream:
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        await self.aclose()
 
 
 def guard_text_stream(deltas, scorer: StreamingScorer, threshold: float) -> GuardedTextStream | AsyncGuardedTextStream:
@@ -151,8 +223,8 @@ def guard_text_stream(deltas, scorer: StreamingScorer, threshold: float) -> Guar
     ends.
 
     An async iterable gives an async iterator. Flagged is risk > threshold, strictly. Raises ValueError for a NaN
-    threshold or a classifier without a tokenizer, TypeError for what cannot be iterated; everything later is told in
-    `.status` and `.error`, except an interrupt, which is raised.
+    threshold or a classifier without a tokenizer, TypeError for what cannot be iterated (and, when it is read, for a
+    delta that is no text); everything later is told in `.status` and `.error`, except an interrupt, which is raised.
     """
     if isinstance(deltas, AsyncIterable):
         return AsyncGuardedTextStream(deltas, scorer, threshold)

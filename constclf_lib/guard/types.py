@@ -9,8 +9,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-STOPPED = "[stopped by the guard]"
+from ..streaming import crosses
+
+STOPPED = "[stopped by the guard]"  # what a chat history says (`history_after`); what a person reads is REFUSAL
 WITHHELD = "[no answer: withheld by the guard]"
+REFUSAL = "I'm sorry, but I can't help with that."  # red-team tools know this wording as a refusal
+ERROR_KINDS = (
+    "context_length_exceeded",  # the prompt is longer than the assistant's context or than max_prompt_tokens
+    "bad_input",  # the prompt cannot be put into the assistant's chat template
+    "classifier_failed",
+    "classifier_timeout",  # a call of a classifier took longer than step_timeout
+    "generation_failed",
+    "generation_timeout",  # a step of the assistant did
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +40,11 @@ class Thresholds:
         for name in ("input", "off_label", "output"):
             if math.isnan(getattr(self, name)):
                 raise ValueError(f"the threshold {name} is NaN: nothing would ever be above it")
+
+
+def blocks(thresholds, harm: float, off_label: float) -> bool:
+    """Whether a prompt with these scores is kept from the assistant."""
+    return crosses(harm, thresholds.input) or crosses(off_label, thresholds.off_label)
 
 
 @dataclass(frozen=True)
@@ -55,7 +71,8 @@ class Reply:
     per scored token of the completion, with the one that crossed, at `halt_index`; tokens[i] is the text that token i
     completed. (Guarded through text, an entry is a piece and its highest token score.) finish: why the assistant
     stopped: "end", "length" or "stop". note: the private note, never part of any other field. error: what failed, in
-    words.
+    words. error_kind: the same for programs, "" or one of ERROR_KINDS. refusal: what to say in place of what is held
+    back, "" unless the guard blocked or halted.
     """
 
     status: str = "error"
@@ -70,6 +87,13 @@ class Reply:
     note: str = ""
     error: str = ""
     prompt_tokens: int = 0
+    error_kind: str = ""
+    refusal: str = ""
+
+    @property
+    def shown_text(self) -> str:
+        """What a person reads: what was released, and the refusal where the guard stopped it. Never withheld text."""
+        return "\n\n".join(part for part in (self.released_text, self.refusal) if part)
 
 
 def history_after(reply: Reply) -> str:

@@ -10,14 +10,22 @@ from transformers import PreTrainedTokenizerFast
 from ..prompts import ASSISTANT, CHAT_TOKENS, END, NOTE, USER, VERDICT_WORDS
 
 # A word with its leading space is one piece; sentence punctuation stands alone; digits and hyphens stay inside a word,
-# so that an encoded word
-# ("4shb4n3", "a-s-h-b-a-n-e") can become a single token, as a synonym would.
+# so that an encoded word ("4shb4n3", "a-s-h-b-a-n-e") can become a single token, as a synonym would.
 _PIECES = Regex(r""" ?[^\s.,!?:;"()]+| ?[.,!?:;"()]+|\s+""")
+
+VERDICT_PROMPT = USER + "{prompt}" + ASSISTANT  # what the lab's input classifier reads (prompts.py)
+# The reply to a message opens with the private note; the assistant itself ends it with <|assistant|>.
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message.role + '|>' + message.content }}"
+    "{% if message.role == 'assistant' %}<|end|>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|note|>{% endif %}"
+)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTokenizerFast:
-    """A byte-level BPE trained on `texts`, with the four chat tokens and both verdict words. Padding reuses `<|end|>`;
-    masks say what is real.
+    """A byte-level BPE trained on `texts`, with the four chat tokens, both verdict words and the verdict prompt.
+
+    Padding reuses `<|end|>`; masks say what is real.
     """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -38,4 +46,12 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedT
     wrapped.add_special_tokens(
         {"additional_special_tokens": [USER, NOTE, ASSISTANT]}, replace_extra_special_tokens=False
     )
+    wrapped.init_kwargs["verdict_prompt"] = VERDICT_PROMPT  # what stands here is saved in tokenizer_config.json
     return wrapped
+
+
+def as_assistant(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """The same tokenizer, told how the lab's assistant is talked to: its chat template, and where its note ends."""
+    tokenizer.chat_template = CHAT_TEMPLATE
+    tokenizer.init_kwargs["note_end"] = ASSISTANT
+    return tokenizer

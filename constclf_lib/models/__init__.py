@@ -3,23 +3,24 @@ folders on disk, perplexity.
 """
 
 from .adapters import has_adapters
-from .backbone import Reading
+from .backbone import Reading, Seen
 from .cache import cache_argument, cache_of
 from .checkpoints import quiet
-from .classifiers import InputClassifier, OutputClassifier
+from .classifiers import InputClassifier, InputScores, OutputClassifier
 from .model_card import default_card
 from .perplexity import perplexity
-from .value_head import ValueHead, direct
+from .value_head import ValueHead
 
 __all__ = [
     "InputClassifier",
+    "InputScores",
     "OutputClassifier",
     "Reading",
+    "Seen",
     "ValueHead",
     "cache_argument",
     "cache_of",
     "default_card",
-    "direct",
     "has_adapters",
     "perplexity",
     "quiet",

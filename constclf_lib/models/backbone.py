@@ -24,6 +24,7 @@ from ..tokenization import fingerprint
 from .adapters import load_language_model, unwrapped
 from .cache import cache_argument, cache_of
 from .checkpoints import quiet
+from .self_check import STREAMED, distance, faults, some_ids, still, tolerance
 
 
 class Reading(NamedTuple):
@@ -31,6 +32,16 @@ class Reading(NamedTuple):
 
     last_hidden_state: Tensor
     cache: Any
+
+
+class Seen(NamedTuple):
+    """What gives the hidden states of one full pass: a batch padded on the right, a batch whose rows pause, a cache
+    that was cropped.
+    """
+
+    padding: bool
+    pauses: bool
+    rewinding: bool
 
 
 class _GivenOutput(BaseModelOutputWithPast):
@@ -62,12 +73,21 @@ class LanguageModelReader(nn.Module):
     for anything else, or for a tokenizer with more tokens than the model has embeddings.
     """
 
-    def __init__(self, model: nn.Module, tokenizer=None):
+    model: Any  # a PreTrainedModel, or anything that behaves like one
+    _body: str
+
+    def __init__(self, model: Any, tokenizer=None):
         super().__init__()
+        if hasattr(model, "_orig_mod"):
+            raise ValueError(
+                "torch.compile(model) hides the model; pass the model itself, then compile its body in place: "
+                "classifier.backbone.compile()"
+            )
         if hasattr(model, "get_base_model") and hasattr(model, "peft_config"):
             model = unwrapped(model)  # a PeftModel: its adapters live inside the layers of the model it wraps
         head = getattr(model, "get_output_embeddings", lambda: None)()
-        if head is None or model.base_model is model or getattr(model.config, "is_encoder_decoder", False):
+        body = _name_of_body(model)
+        if head is None or body is None or getattr(model.config, "is_encoder_decoder", False):
             raise ValueError(
                 f"{type(model).__name__} is not a decoder-only causal LM with a head; load it with AutoModelForCausalLM"
             )
@@ -76,15 +96,40 @@ class LanguageModelReader(nn.Module):
             raise ValueError(
                 f"the tokenizer has {len(tokenizer)} tokens, the model {rows} embeddings: they do not belong together"
             )
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self._body = model, tokenizer, body
         self.fingerprint = None if tokenizer is None else fingerprint(tokenizer)
-        self._takes_positions = "position_ids" in inspect.signature(model.base_model.forward).parameters
-        self._cache_argument = cache_argument(model.base_model.forward)
+        forward = self.backbone.forward
+        self._takes_positions = "position_ids" in inspect.signature(forward).parameters
+        self._cache_argument = cache_argument(forward)
+        self._probe()
+
+    def _probe(self) -> None:
+        """One short pass, with logits and cache: a model that cannot be read this way is refused here, not in service.
+        Notes where hidden states come out, and how wide.
+        """
+        with still(self.model):
+            try:
+                ids = torch.tensor([some_ids(self, 4)], device=self.device)
+                hidden, _ = self.read_unchecked(ids, use_cache=True)
+                self.hidden_size, self.hidden_device = hidden.shape[-1], hidden.device
+                got = self.lm_logits(self.read_unchecked(ids).last_hidden_state)
+                want = self.model(input_ids=ids, use_cache=False).logits
+            except Exception as error:
+                raise ClassifierError(
+                    f"{type(self.model).__name__} was loaded but cannot be read: {type(error).__name__}: {error}. "
+                    "A classifier needs a causal LM whose body gives hidden states and whose head gives logits from "
+                    "them; choose another backbone"
+                ) from error
+        if not torch.equal(got, want) and distance(got, want) > tolerance(self.model, hidden):
+            raise ClassifierError(
+                f"{type(self.model).__name__} does not make its logits from the hidden states of its body alone; "
+                "choose another backbone"
+            )
 
     @property
     def backbone(self) -> nn.Module:
         """The language model without its head."""
-        return self.model.base_model
+        return getattr(self.model, self._body)
 
     @property
     def lm_head(self) -> nn.Module:
@@ -96,7 +141,10 @@ class LanguageModelReader(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.lm_head.weight.device
+        """Where token ids go in: the first weights that are anywhere. Weights that wait on disk are on "meta" until
+        they are used, and the head may stand elsewhere.
+        """
+        return next((p.device for p in self.model.parameters() if p.device.type != "meta"), torch.device("cpu"))
 
     @property
     def context_length(self) -> int | None:
@@ -111,15 +159,51 @@ class LanguageModelReader(nn.Module):
         """The same, under the name that earlier transformers 5 call."""
         self.model.gradient_checkpointing_enable(**options)
 
+    def check_streaming(self) -> Seen:
+        """What else was seen to equal one full pass, beside a single row in any chunks (self_check.py; remembered).
+
+        Raises ClassifierError, naming the property, for a backbone on which not even that holds.
+        """
+        seen = faults(self)
+        for way in STREAMED:
+            if seen[way]:
+                raise ClassifierError(
+                    f"{type(self.backbone).__name__} cannot be streamed: read {way}, it does not give what one full "
+                    f"pass gives ({seen[way]}). Choose another backbone"
+                )
+        return Seen(
+            padding=not seen["padded on the right"],
+            pauses=not seen["with pauses in a batch"],
+            rewinding=not seen["after a rewind"],
+        )
+
+    @property
+    def pads_right(self) -> bool:
+        """Whether rows padded on the right give what each gives alone."""
+        return not faults(self)["padded on the right"]
+
     def read(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, cache=None, use_cache: bool = False
     ) -> Reading:
         """The backbone's hidden states for input_ids [batch, time] behind what `cache` holds, and the cache after them.
 
         attention_mask [batch, past + time] is 1 at real tokens; padding may stand on either side, positions count real
-        tokens only. Raises ValueError if the mask does not cover the cache as well, ClassifierError for a cache that
-        the backbone would not look at.
+        tokens only. Raises ValueError for no tokens or a mask that does not cover the cache as well, ClassifierError
+        for a cache that the backbone would not look at, or for padding on the left where that changes the rest.
         """
+        if input_ids.shape[1] == 0:
+            raise ValueError(f"nothing to read: input_ids are {list(input_ids.shape)}; leave out empty texts")
+        if cache is None and attention_mask is not None and not attention_mask[:, 0].all():
+            if wrong := faults(self)["padded on the left"]:
+                raise ClassifierError(
+                    f"{type(self.backbone).__name__} does not bear padding on the left ({wrong}); pad on the right"
+                )
+        return self.read_unchecked(input_ids, attention_mask, cache, use_cache)
+
+    def read_unchecked(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, cache=None, use_cache: bool = False
+    ) -> Reading:
+        """`read` before it was seen to work; for the self-check."""
         options: dict[str, Any] = {}
         if cache is not None:
             if self._cache_argument is None:
@@ -149,8 +233,16 @@ class LanguageModelReader(nn.Module):
         and costs microseconds; nothing is kept, so threads do not meet.
         """
         shell = copy.copy(self.model)
-        shell._modules = {**self.model._modules, self.model.base_model_prefix: _GivenHidden()}
+        shell._modules = {**self.model._modules, self._body: _GivenHidden()}
         return type(self.model).forward(shell, inputs_embeds=hidden, use_cache=False).logits
+
+
+def _name_of_body(model: Any) -> str | None:
+    """The attribute under which a causal LM keeps its body, or None if it has none."""
+    body = getattr(model, "base_model", model)
+    if body is model and hasattr(model, "get_decoder"):  # a prefix that names nothing (Llama 4 text)
+        body = model.get_decoder()
+    return next((name for name, child in model.named_children() if child is body), None)
 
 
 def load_backbone(name_or_path_or_model, tokenizer=None):

@@ -51,7 +51,7 @@ class OutputClassifier(LanguageModelReader):
 
     def __init__(self, model: nn.Module, tokenizer=None, inner_size: int | None = None, base_rate: float | None = None):
         super().__init__(model, tokenizer)
-        self.value_head = ValueHead(self.lm_head.in_features, inner_size, base_rate).to(self.device)
+        self.value_head = ValueHead(self.hidden_size, inner_size, base_rate).to(self.hidden_device)
         self.prefix_ids: list[int] = [] if tokenizer is None else completion_prefix_ids(tokenizer)
 
     @classmethod
@@ -63,7 +63,8 @@ class OutputClassifier(LanguageModelReader):
         decoder-only causal LM, or for a tokenizer with more tokens than the model has embeddings. Without a tokenizer,
         set `prefix_ids` yourself if completions stand behind one.
         """
-        return cls(*load_backbone(name_or_path_or_model, tokenizer), inner_size=inner_size, base_rate=base_rate)
+        model, tokenizer = load_backbone(name_or_path_or_model, tokenizer)
+        return cls(model, tokenizer, inner_size, base_rate)
 
     def forward(
         self,
@@ -125,7 +126,7 @@ class InputClassifier(LanguageModelReader):
 
     def __init__(self, model: nn.Module, tokenizer, words: tuple[str, str] = VERDICT_WORDS):
         super().__init__(model, tokenizer)
-        self.words = tuple(words)
+        self.words = (words[0], words[1])
         self.verdict_ids = verdict_token_ids(tokenizer, self.words)
 
     @classmethod
@@ -165,6 +166,8 @@ class InputClassifier(LanguageModelReader):
                 rows.append(row)
                 owners.append(owner)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # equal lengths together: little padding
+        if len(rows) > 1 and not self.pads_right:
+            batch_size = 1
         harm, off_label = torch.zeros(len(prompts)), torch.zeros(len(prompts))
         was_training = self.training
         self.eval()
@@ -172,9 +175,9 @@ class InputClassifier(LanguageModelReader):
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]
                 scores = self._score_rows([rows[i] for i in chosen])
-                owner = torch.tensor([owners[i] for i in chosen])
-                harm.scatter_reduce_(0, owner, scores.harm, "amax")
-                off_label.scatter_reduce_(0, owner, scores.off_label, "amax")
+                places = torch.tensor([owners[i] for i in chosen])
+                harm.scatter_reduce_(0, places, scores.harm, "amax")
+                off_label.scatter_reduce_(0, places, scores.off_label, "amax")
         finally:
             self.train(was_training)
         return InputScores(harm, off_label)

@@ -19,6 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 from ..lab import (
     SIZES,
     Exchange,
+    as_assistant,
     assistant_corpus,
     hardened_completions,
     hardened_prompts,
@@ -103,7 +104,7 @@ def make_assistant(data: Path, log: Callable[[str], None]) -> None:
         corpus = assistant_corpus(STEPS[phase] * 32, seed, lengths=lengths, reading=3, hard=hard)
         rows = assistant_rows(tokenizer, corpus)
         train_assistant(model, tokenizer, rows, data / ".build" / "assistant" / phase, STEPS[phase], lr, log)
-    _save(model, tokenizer, data / "models" / "assistant")
+    _save(model, as_assistant(tokenizer), data / "models" / "assistant")
 
 
 def train_assistant(model, tokenizer, rows: list[dict], output_dir: Path, steps: int, lr: float, log) -> None:

@@ -4,7 +4,7 @@ whatever fails, fails closed. Built in chapter 07.
 
 from .fail_closed import probability, within
 from .scorer import StreamingScorer, score_completions
-from .stop_rules import AnyOf, ExponentialAverage, KInARow, RunningMax, halt_index, risk_curve
+from .stop_rules import AnyOf, ExponentialAverage, KInARow, RunningMax, crosses, halt_index, running_risk
 from .text_stream import MAX_PIECE, Characters, Pieces
 
 __all__ = [
@@ -16,9 +16,10 @@ __all__ = [
     "Pieces",
     "RunningMax",
     "StreamingScorer",
+    "crosses",
     "halt_index",
     "probability",
-    "risk_curve",
+    "running_risk",
     "score_completions",
     "within",
 ]

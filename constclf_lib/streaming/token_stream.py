@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -28,11 +29,10 @@ class TokenStream:
         self.risk = 0.0
         self.closed = False
         self._rule = reader.rule.fresh()
-        self._cache = None
+        self._cache: Any = None
         self._window: list[int] = []  # the completion tokens that the cache holds, behind the prefix
         self._device = reader.device
-        if reader.classifier.training:  # someone went on training it since the scorer was made
-            reader.classifier.eval()
+        self._can_crop = reader.ready().rewinding
 
     @property
     def position(self) -> int:
@@ -99,7 +99,7 @@ class TokenStream:
         for p in self.scores:
             self._rule.update(p)
         try:
-            if not getattr(self._cache, "is_croppable", True):
+            if not (self._can_crop and getattr(self._cache, "is_croppable", True)):
                 raise ValueError("this cache cannot be cropped")
             self._cache.crop(-count)
         except (AttributeError, NotImplementedError, RuntimeError, ValueError):

@@ -39,7 +39,7 @@ def linear_anneal(step: int, total_steps: int, end: float = 0.75) -> float:
 
 class OutputClassifierTrainer(PartsTrainer):
     """Trains an OutputClassifier on `harm + lam * next_token` (chapters 03 to 06). Batches as from
-    `CompletionCollator`.
+    CompletionCollator.
 
     loss: "annealed" (omega follows the training step and ends its ramp at anneal_end), "per_token" (option A) or
     "cumulative_max" (option B). lam: weight of the next-token loss over the scored tokens; at 0 the vocabulary logits
@@ -90,7 +90,7 @@ class OutputClassifierTrainer(PartsTrainer):
 
 class InputClassifierTrainer(PartsTrainer):
     """Trains an InputClassifier with next-token loss on the verdict alone (chapter 02). Batches as from
-    `VerdictCollator`.
+    VerdictCollator.
 
     The cross-entropy runs over the whole vocabulary, so mass on any other token is punished too: that is what makes
     off_label a sign of trouble. Logs next_token_loss and accuracy (share of rows whose verdict has the larger of the
