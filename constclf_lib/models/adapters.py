@@ -15,12 +15,13 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import cached_file, find_adapter_config_file
 
 from ..errors import ClassifierError
@@ -34,7 +35,7 @@ def has_adapters(model: nn.Module) -> bool:
     return any(type(module).__module__.partition(".")[0] == "peft" for module in model.modules())
 
 
-def unwrapped(wrapper: nn.Module) -> nn.Module:
+def unwrapped(wrapper: Any) -> PreTrainedModel:
     """The causal LM inside a PeftModel, adapters in place. Raises ValueError if the wrapper does more than its layers
     do: then scores without it would be wrong, or weights outside the layers would never be trained.
     """
@@ -62,7 +63,7 @@ def unwrapped(wrapper: nn.Module) -> nn.Module:
     return model
 
 
-def save(model: nn.Module, folder: Path) -> None:
+def save(model: PreTrainedModel, folder: Path) -> None:
     """The adapter of `model`, as peft saves it. Embeddings go with it if their number is not the base's.
 
     Raises ValueError for a base that nothing could find again, or for several adapters.
@@ -89,22 +90,22 @@ def save(model: nn.Module, folder: Path) -> None:
     config.save_pretrained(str(folder))
 
 
-def load_language_model(name_or_path: str | os.PathLike, **options) -> tuple[nn.Module, dict]:
+def load_language_model(name_or_path: str | os.PathLike, **options) -> tuple[Any, dict]:
     """What AutoModelForCausalLM loads, and its loading info; if the name or folder holds adapters, a PeftModel around
     their base. Raises OSError if the adapters are not safetensors, ClassifierError without peft.
     """
     name, adapted = os.fspath(name_or_path), find_adapter_config_file(os.fspath(name_or_path)) is not None
+    options["output_loading_info"] = True
     if not adapted:
-        return AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(name, **options)
+        return loaded
     try:
         from peft import PeftConfig, PeftModel
     except ImportError as error:
         raise ClassifierError(f"{name} holds adapters; `pip install peft` to load them") from error
     weights = cached_file(name, WEIGHTS)
-    config = PeftConfig.from_pretrained(name)
-    base, info = AutoModelForCausalLM.from_pretrained(
-        config.base_model_name_or_path, output_loading_info=True, **options
-    )
+    loaded = AutoModelForCausalLM.from_pretrained(PeftConfig.from_pretrained(name).base_model_name_or_path, **options)
+    base, info = loaded
     rows, adapter = _saved(weights, base)
     if rows not in (None, _rows(base)):
         base.resize_token_embeddings(rows, mean_resizing=False)  # their values come with the adapters
@@ -123,11 +124,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _rows(model: nn.Module) -> int:
+def _rows(model: Any) -> int:
     return model.get_input_embeddings().weight.shape[0]
 
 
-def _saved(weights: str, base: nn.Module) -> tuple[int | None, str]:
+def _saved(weights: str | None, base: Any) -> tuple[int | None, str]:
     """What a file of adapters brings along: how many embeddings, or None, and the adapter's name."""
     name = next(name for name, module in base.named_modules() if module is base.get_input_embeddings())
     with safe_open(weights, framework="pt") as file:

@@ -133,7 +133,7 @@ def _same_scores(classifier, again) -> bool:
             hidden.append(one.read(ids.to(one.device)).last_hidden_state.float().cpu())
     exact = classifier.device.type == "cpu" and classifier.lm_head.weight.dtype == torch.float32
     tolerance = (1e-4 if exact else 5e-2) * float(hidden[0].abs().max())
-    return torch.allclose(*hidden, rtol=0, atol=tolerance, equal_nan=True)
+    return torch.allclose(hidden[0], hidden[1], rtol=0, atol=tolerance, equal_nan=True)
 
 
 def load(folder: str | os.PathLike, kind: str, **load_options):
@@ -170,7 +170,7 @@ def _load_tokenizer(folder: Path, wanted: str | None):
     for kind in (AutoTokenizer, PreTrainedTokenizerFast) if (folder / "tokenizer.json").exists() else (AutoTokenizer,):
         try:
             tokenizer = kind.from_pretrained(folder)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, ImportError) as error:
             raise ClassifierError(
                 f"the tokenizer files in {folder} are missing or damaged ({error}); restore them"
             ) from error
