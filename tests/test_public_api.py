@@ -86,7 +86,8 @@ def test_an_output_of_the_output_classifier_has_its_fields():
 
     classifier = output_classifier()
     found = classifier(torch.tensor([[5, 6, 7]]), use_cache=True)
-    assert found.harm_logits.shape == (1, 3) and found.lm_logits.shape[:2] == (1, 3) and found.past_key_values is not None
+    assert found.harm_logits.shape == (1, 3) and found.lm_logits.shape[:2] == (1, 3)
+    assert found.past_key_values is not None
     assert classifier(torch.tensor([[5, 6, 7]]), with_lm_logits=False).lm_logits is None
 
 
