@@ -70,7 +70,7 @@ def some_ids(reader, count: int = TOKENS) -> list[int]:
     config = reader.config.get_text_config()
     known = {**reader.config.to_dict(), **config.to_dict()}
     control = {value for name, value in known.items() if "token" in name and isinstance(value, int)}
-    size = reader.model.get_input_embeddings().num_embeddings
+    size = reader.model.get_input_embeddings().weight.shape[0]
     count = min(count, reader.context_length or count)
     ids = []
     for k in range(count):
