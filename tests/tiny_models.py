@@ -126,7 +126,7 @@ class WordClassifier(_Scripted):
         return hidden
 
     def check_streaming(self):
-        return Seen(padding=False, pauses=False, rewinding=True)
+        return Seen(chunks=True, padding=False, pauses=False, rewinding=True, padding_token=True)
 
 
 class ScriptedAssistant(_Scripted):

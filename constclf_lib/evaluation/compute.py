@@ -9,9 +9,10 @@ models that do not multiply every token by every matrix (mixtures of experts): t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .intervals import bootstrap_interval
 
@@ -30,7 +31,7 @@ class _Shape(NamedTuple):
     head: float  # weights of the LM head
 
 
-def _shape(model_or_config) -> _Shape:
+def _shape(model_or_config: Any) -> _Shape:
     config = getattr(model_or_config, "config", model_or_config).get_text_config()
     heads = getattr(config, "num_attention_heads", None)
     if not heads:
@@ -41,7 +42,7 @@ def _shape(model_or_config) -> _Shape:
     return _Shape(layers, width, body, hidden * config.vocab_size)
 
 
-def _summed(model) -> int:
+def _summed(model: Any) -> int:
     """The weights of every matrix of the body but its embeddings, which are looked up, not multiplied."""
     weights = [
         weight
@@ -56,7 +57,7 @@ def _summed(model) -> int:
     return sum(weight.numel() for weight in weights if weight.ndim == 2)
 
 
-def _closed_form(config, width: int) -> int:
+def _closed_form(config: Any, width: int) -> int:
     """The same from the config of a known family."""
     if config.model_type not in _MATRICES:
         raise ValueError(
@@ -72,7 +73,7 @@ def _closed_form(config, width: int) -> int:
     return config.num_hidden_layers * per_layer
 
 
-def flops_per_token(model_or_config, lm_head: bool = True, context: float = 0) -> float:
+def flops_per_token(model_or_config: Any, lm_head: bool = True, context: float = 0) -> float:
     """FLOPs of one token's forward pass that attends to `context` positions: every matrix of the body, attention over
     the context in every layer, and the LM head if asked for.
 
@@ -83,7 +84,7 @@ def flops_per_token(model_or_config, lm_head: bool = True, context: float = 0) -
     return 2 * shape.body + attention + (2 * shape.head if lm_head else 0)
 
 
-def forward_flops(model_or_config, tokens, lm_head_tokens=0):
+def forward_flops(model_or_config: Any, tokens: ArrayLike, lm_head_tokens: ArrayLike = 0) -> Any:
     """FLOPs of a causal pass over `tokens` positions (cached or not: the same work), the LM head at some of them.
 
     Numbers or arrays of them. Position t attends to t + 1 positions. Raises ValueError as `flops_per_token` does.
@@ -105,7 +106,7 @@ class Overhead(NamedTuple):
 
 
 def compute_overhead(
-    assistant, input_classifier, output_classifier, replies: Sequence[dict], seed: int = 0
+    assistant: Any, input_classifier: Any, output_classifier: Any, replies: Sequence[dict[str, Any]], seed: int = 0
 ) -> Overhead:
     """(input classifier + output classifier) / assistant, in FLOPs, over replies that ran to their end (paper 1.6).
 

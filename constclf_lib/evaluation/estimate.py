@@ -5,9 +5,10 @@ Deliberately not here: the intervals themselves (intervals.py), and how a figure
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .intervals import wilson_interval
 
@@ -20,7 +21,7 @@ class Estimate(NamedTuple):
     high: float
     n: int
 
-    def stored(self, digits: int = 4) -> dict:
+    def stored(self, digits: int = 4) -> dict[str, Any]:
         """{"value", "interval", "n"}, rounded: the form in which results are kept as JSON."""
         low, high = round(self.low, digits), round(self.high, digits)
         return {"value": round(self.value, digits), "interval": [low, high], "n": self.n}
@@ -32,7 +33,7 @@ def estimate_rate(successes: int, trials: int) -> Estimate:
     return Estimate(successes / trials, low, high, trials)
 
 
-def rate_of(hits) -> Estimate:
+def rate_of(hits: ArrayLike) -> Estimate:
     """The share of True among `hits` with Wilson's interval. Raises ValueError if there are none."""
     hits = np.asarray(hits, bool)
     return estimate_rate(int(hits.sum()), int(hits.size))

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats as _scipy_stats
 
 
-def clean_scores(scores, name: str = "scores") -> np.ndarray:
+def clean_scores(scores: ArrayLike, name: str = "scores") -> np.ndarray:
     """A flat float64 array. ValueError if it is empty or holds NaN: a missing score is an error, not a small number."""
     values = np.asarray(scores, dtype=np.float64).reshape(-1)
     if values.size == 0:
@@ -54,7 +55,7 @@ class Difference(NamedTuple):
     n: int
 
 
-def paired_difference(first, second, confidence: float = 0.95) -> Difference:
+def paired_difference(first: Any, second: Any, confidence: float = 0.95) -> Difference:
     """first - second, seed by seed, with a t-interval (chapter 06). Mappings are joined by key, sequences by position.
 
     Raises ValueError if the two do not pair up.
@@ -69,7 +70,7 @@ def paired_difference(first, second, confidence: float = 0.95) -> Difference:
     return Difference(float((a - b).mean()), *t_interval(a - b, confidence), int(a.size))
 
 
-def paired_rate_difference(before, after, confidence: float = 0.95) -> Difference:
+def paired_rate_difference(before: ArrayLike, after: ArrayLike, confidence: float = 0.95) -> Difference:
     """after - before for two yes/no outcomes of the same requests, in fractions (added refusals). Wilson limits of the
     two kinds of change, combined by square-and-add; it says something also when nothing changed."""
     before, after = np.asarray(before, bool).reshape(-1), np.asarray(after, bool).reshape(-1)
@@ -84,7 +85,11 @@ def paired_rate_difference(before, after, confidence: float = 0.95) -> Differenc
 
 
 def bootstrap_interval(
-    *samples, statistic: Callable[..., float] = np.mean, repeats: int = 2000, confidence: float = 0.95, seed: int = 0
+    *samples: ArrayLike,
+    statistic: Callable[..., float] = np.mean,
+    repeats: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Percentile bootstrap of `statistic(*samples)`. Several samples are resampled together, row by row (a paired
     bootstrap).

@@ -35,13 +35,15 @@ class Reading(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What gives the hidden states of one full pass: a batch padded on the right, a batch whose rows pause, a cache
-    that was cropped.
+    """What gives the hidden states of one full pass: several tokens behind a cache, a batch padded on the right, one
+    whose rows pause, a cache that was cropped, the padding token in a text.
     """
 
+    chunks: bool
     padding: bool
     pauses: bool
     rewinding: bool
+    padding_token: bool
 
 
 class _GivenOutput(BaseModelOutputWithPast):
@@ -86,8 +88,8 @@ class LanguageModelReader(nn.Module):
         if hasattr(model, "get_base_model") and hasattr(model, "peft_config"):
             model = unwrapped(model)  # a PeftModel: its adapters live inside the layers of the model it wraps
         head = getattr(model, "get_output_embeddings", lambda: None)()
-        body = _name_of_body(model)
-        if head is None or body is None or getattr(model.config, "is_encoder_decoder", False):
+        body = None if head is None else _name_of_body(model, head)
+        if body is None or getattr(model.config, "is_encoder_decoder", False):
             raise ValueError(
                 f"{type(model).__name__} is not a decoder-only causal LM with a head; load it with AutoModelForCausalLM"
             )
@@ -151,6 +153,13 @@ class LanguageModelReader(nn.Module):
         """Tokens that fit (max_position_embeddings), or None where the architecture sets no limit."""
         return getattr(self.config.get_text_config(), "max_position_embeddings", None)
 
+    @property
+    def padding_token(self) -> int | None:
+        """The id that the backbone's config calls padding, or None if it names none of the vocabulary."""
+        pad = getattr(self.config.get_text_config(), "pad_token_id", None)
+        inside = isinstance(pad, int) and 0 <= pad < self.model.get_input_embeddings().num_embeddings
+        return pad if inside else None
+
     def activation_checkpointing_enable(self, **options) -> None:
         """Recompute activations in the backward pass instead of keeping them; transformers.Trainer calls this."""
         self.model.activation_checkpointing_enable(**options)
@@ -160,7 +169,7 @@ class LanguageModelReader(nn.Module):
         self.model.gradient_checkpointing_enable(**options)
 
     def check_streaming(self) -> Seen:
-        """What else was seen to equal one full pass, beside a single row in any chunks (self_check.py; remembered).
+        """What else was seen to equal one full pass, beside one row token by token (self_check.py; remembered).
 
         Raises ClassifierError, naming the property, for a backbone on which not even that holds.
         """
@@ -172,15 +181,16 @@ class LanguageModelReader(nn.Module):
                     f"pass gives ({seen[way]}). Choose another backbone"
                 )
         return Seen(
+            chunks=not seen["in uneven chunks"],
             padding=not seen["padded on the right"],
             pauses=not seen["with pauses in a batch"],
             rewinding=not seen["after a rewind"],
+            padding_token=not seen["with its padding token as text"],
         )
 
-    @property
-    def pads_right(self) -> bool:
-        """Whether rows padded on the right give what each gives alone."""
-        return not faults(self)["padded on the right"]
+    def not_borne(self) -> dict[str, str]:
+        """The ways of reading that do not give what one full pass gives, and what was seen instead."""
+        return {way: what for way, what in faults(self).items() if what}
 
     def read(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, cache=None, use_cache: bool = False
@@ -237,12 +247,14 @@ class LanguageModelReader(nn.Module):
         return type(self.model).forward(shell, inputs_embeds=hidden, use_cache=False).logits
 
 
-def _name_of_body(model: Any) -> str | None:
+def _name_of_body(model: Any, head: nn.Module) -> str | None:
     """The attribute under which a causal LM keeps its body, or None if it has none."""
     body = getattr(model, "base_model", model)
-    if body is model and hasattr(model, "get_decoder"):  # a prefix that names nothing (Llama 4 text)
-        body = model.get_decoder()
-    return next((name for name, child in model.named_children() if child is body), None)
+    if body is not model:
+        return next((name for name, child in model.named_children() if child is body), None)
+    # a prefix that names nothing (Llama 4 text): the one child beside the head
+    rest = [name for name, child in model.named_children() if child is not head]
+    return rest[0] if len(rest) == 1 else None
 
 
 def load_backbone(name_or_path_or_model, tokenizer=None):

@@ -166,7 +166,7 @@ class InputClassifier(LanguageModelReader):
                 rows.append(row)
                 owners.append(owner)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # equal lengths together: little padding
-        if len(rows) > 1 and not self.pads_right:
+        if len(rows) > 1 and "padded on the right" in self.not_borne():
             batch_size = 1
         harm, off_label = torch.zeros(len(prompts)), torch.zeros(len(prompts))
         was_training = self.training

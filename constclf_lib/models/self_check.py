@@ -28,8 +28,16 @@ TOKENS = 12
 TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 ELSEWHERE, QUANTIZED = 1e-3, 1e-1
 
-STREAMED = ("in one pass with a cache", "token by token", "in uneven chunks")  # without these there is no stream
-WAYS = (*STREAMED, "after a rewind", "padded on the right", "padded on the left", "with pauses in a batch")
+STREAMED = ("in one pass with a cache", "token by token")  # without these there is no stream
+WAYS = (
+    *STREAMED,
+    "in uneven chunks",
+    "after a rewind",
+    "padded on the right",
+    "padded on the left",
+    "with pauses in a batch",
+    "with its padding token as text",
+)
 
 _SEEN: weakref.WeakKeyDictionary[nn.Module, dict[tuple, dict[str, str]]] = weakref.WeakKeyDictionary()
 
@@ -64,22 +72,15 @@ def still(model: nn.Module) -> Iterator[None]:
 
 
 def some_ids(reader, count: int = TOKENS) -> list[int]:
-    """`count` token ids from all over the vocabulary, fewer if the context is shorter: no control tokens (some stand
-    for a picture that is not there) but the padding token, which a model must not take for padding by itself.
+    """`count` token ids from all over the vocabulary, fewer if the context is shorter; no control tokens, for some
+    stand for a picture that is not there.
     """
-    config = reader.config.get_text_config()
-    known = {**reader.config.to_dict(), **config.to_dict()}
+    known = {**reader.config.to_dict(), **reader.config.get_text_config().to_dict()}
     control = {value for name, value in known.items() if "token" in name and isinstance(value, int)}
     size = reader.model.get_input_embeddings().weight.shape[0]
     count = min(count, reader.context_length or count)
-    ids = []
-    for k in range(count):
-        token = (1 + 2 * k) * size // (2 * count)
-        ids.append(next((i for i in range(token, size) if i not in control), token))
-    pad = getattr(config, "pad_token_id", None)
-    if isinstance(pad, int) and 0 <= pad < size and count > 4:
-        ids[count // 2] = pad
-    return ids
+    places = [(1 + 2 * k) * size // (2 * count) for k in range(count)]
+    return [next((i for i in range(place, size) if i not in control), place) for place in places]
 
 
 def distance(got: Tensor, want: Tensor) -> float:
@@ -114,6 +115,7 @@ def _look(reader) -> dict[str, str]:
         tried.padded_right,
         tried.padded_left,
         tried.with_pauses,
+        tried.with_padding_token,
     )
     return {way: _said(look) for way, look in zip(WAYS, looks, strict=True)}
 
@@ -135,7 +137,7 @@ class _Tried:
     """Two rows of token ids, what one pass makes of each, and every other way; distances in units of the tolerance."""
 
     def __init__(self, reader, a: list[int], b: list[int]):
-        self.reader, self.rows = reader, (a, b)
+        self.reader, self.rows, self.chunks = reader, (a, b), False
         self.want = [self.read([row]).last_hidden_state[0] for row in self.rows]
         self.tolerance = tolerance(reader.model, self.want[0])
         if not all(hidden.isfinite().all() for hidden in self.want):
@@ -164,20 +166,34 @@ class _Tried:
                 hidden.append(output.last_hidden_state[0])
         return torch.cat(hidden)
 
+    def with_padding_token(self) -> float:
+        """A model that takes this token for padding wherever it stands counts positions otherwise in chunks."""
+        row, pad = list(self.rows[0]), self.reader.padding_token
+        if pad is None:
+            return 0.0
+        row[len(row) // 2] = pad
+        want = self.read([row]).last_hidden_state[0]
+        singles = self.through_cache(row, [len(row) // 4, *([1] * len(row))])
+        chunks = self.through_cache(row, [len(row) // 3, len(row) // 3, len(row)]) if self.chunks else want
+        return max(distance(singles, want), distance(chunks, want)) / self.tolerance
+
     def with_a_cache(self) -> float:
         return self.off([self.through_cache(self.rows[0], [len(self.rows[0])])])
 
     def in_chunks(self) -> float:
-        return self.off([self.through_cache(self.rows[0], [5, 1, 4, len(self.rows[0])])])
+        worst = self.off([self.through_cache(self.rows[0], [5, 1, 4, len(self.rows[0])])])
+        self.chunks = worst <= 1
+        return worst
 
     def token_by_token(self) -> float:
-        """Two streams that take turns: they must not share a state either."""
+        """Two streams that take turns, for they must not share a state either; one opens with several tokens."""
         caches: list[Any] = [None, None]
         hidden: list[list[Tensor]] = [[], []]
-        for k in range(len(self.rows[0])):
-            for i, row in enumerate(self.rows):
-                if k < len(row):
-                    output = self.read([[row[k]]], cache=caches[i], use_cache=True)
+        left = [[[token] for token in self.rows[0]], [self.rows[1][:3], *([token] for token in self.rows[1][3:])]]
+        while any(left):
+            for i, parts in enumerate(left):
+                if parts:
+                    output = self.read([parts.pop(0)], cache=caches[i], use_cache=True)
                     caches[i] = output.cache
                     hidden[i].append(output.last_hidden_state[0])
         return self.off([torch.cat(parts) for parts in hidden])

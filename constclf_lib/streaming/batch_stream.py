@@ -79,8 +79,8 @@ class _Row:
 
 
 class BatchStream:
-    """`streams` completions on one scorer. `scores[i]`, `risks[i]`, `errors[i]` (None unless the row failed). A context
-    manager.
+    """`streams` completions on one scorer. `scores[i]`, `risks[i]`, `errors[i]` (None unless the row failed);
+    `reads_alone`: whether rows go through the backbone one by one. A context manager.
     """
 
     def __init__(self, reader: Reader, streams: int):
@@ -88,8 +88,8 @@ class BatchStream:
             raise ValueError(f"a batch needs at least one stream, not {streams}")
         self.reader = reader
         self.closed = False
-        self._alone = not (reader.ready().pauses and _keeps_every_token(reader.classifier.config))
-        self._rows = [_Row(reader, self._alone) for _ in range(streams)]
+        self.reads_alone = not (reader.ready().pauses and _keeps_every_token(reader.classifier.config))
+        self._rows = [_Row(reader, self.reads_alone) for _ in range(streams)]
         self._live = self._rows  # the rows of the cache
         self._cache, self._device = None, reader.device
         self._mask = torch.zeros(streams, 0, dtype=torch.long)  # [live rows, columns of the cache], 1 at real tokens
@@ -149,7 +149,7 @@ class BatchStream:
     @torch.inference_mode()
     def _step(self, left: list[list[int]]) -> list[list[float]]:
         """Reads as many of `left` as fit into each row's window; the logits read, one list per stream."""
-        if self._alone:
+        if self.reads_alone:
             return [row.alone.read(ids) if ids and row.alone else [] for row, ids in zip(self._rows, left, strict=True)]
         reader, waiting = self.reader, dict(zip(self._rows, left, strict=True))
         again = [row for row in self._live if row.full and waiting[row]]

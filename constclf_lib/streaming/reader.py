@@ -44,7 +44,7 @@ class Reader:
                 f"a window of {limit} tokens leaves no room for a completion behind a prefix of {len(self.prefix_ids)}"
             )
 
-        self.ready()
+        self.never = None if self.ready().padding_token else classifier.padding_token
 
     def ready(self):
         """What the backbone was seen to bear where it stands now (models.Seen). Every stream asks when it is opened:
@@ -75,11 +75,13 @@ class Reader:
 
     def check_ids(self, token_ids: Iterable[int]) -> list[int]:
         """The ids as a list. Raises ValueError for an id outside the vocabulary (on a GPU it would take the whole
-        process down).
+        process down), or for a padding token that the backbone was seen to take for padding wherever it stands.
         """
         ids = token_ids.tolist() if isinstance(token_ids, torch.Tensor) else list(token_ids)
         if ids and not (0 <= min(ids) and max(ids) < self.vocab_size):
             raise ValueError(f"token ids must lie in [0, {self.vocab_size}); got {min(ids)} to {max(ids)}")
+        if self.never in ids:
+            raise ValueError(f"token {self.never} is padding to this backbone and cannot be read as text; leave it out")
         return ids
 
     def fitting(self, ids: list[int], window: list[int]) -> tuple[list[int], list[int]]:

@@ -6,8 +6,9 @@ What holds (tests/streaming/test_scorer.py):
   risk infinity.
 - Chunks do not matter: one push of n tokens, n pushes of one, any split and one full pass agree to 1e-5 in float32 on
   the CPU. Reduced precision rounds differently for different shapes: 5e-3 for float16, 3e-2 for bfloat16.
-- A backbone on which that does not hold is refused when the scorer is made; one on which padding, pauses or a cropped
-  cache do not work reads rows alone, or again (models/self_check.py: a dozen tokens, once per model and place).
+- A backbone that does not give one pass's scores token by token is refused when the scorer is made. One that does not
+  bear chunks reads single tokens, one that bears no padding or pauses reads rows alone, one whose cache cannot be
+  cropped reads again (models/self_check.py: a dozen tokens, once per model and place).
 - A stream of n tokens computes prefix + n token positions; `prefix_ids` is the beginning-of-text token of a foreign
   tokenizer, and empty in the lab.
 - Longer than the context: with room for R completion tokens, a full window starts again by re-reading its last R // 2
@@ -81,7 +82,7 @@ def score_completions(output_classifier, completions: Sequence, batch_size: int 
     scorer = StreamingScorer(output_classifier)
     classifier, prefix, room = scorer.classifier, scorer.prefix_ids, scorer.room
     batch_size = batch_size if scorer.ready().padding else 1
-    rows = [text_ids(classifier.tokenizer, c) if isinstance(c, str) else list(c) for c in completions]
+    rows = [scorer.check_ids(text_ids(classifier.tokenizer, c) if isinstance(c, str) else c) for c in completions]
     scores: list[np.ndarray] = [np.zeros(0, np.float32) for _ in rows]
     whole = [i for i, row in enumerate(rows) if 0 < len(row) <= room]
     whole.sort(key=lambda i: len(rows[i]))  # neighbours of one length waste little padding

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -31,14 +31,6 @@ from .journal import AnswerLog, Harvest, Request, key_of
 
 class WriterError(RuntimeError):
     """A writer cannot go on. What it has written so far is kept; call `write` again to go on."""
-
-
-class Writer(Protocol):
-    """What the three have in common. `thrown_away`: reason -> how many were not kept."""
-
-    thrown_away: Counter
-
-    def write(self, requests: Sequence[Request]) -> list[Exchange]: ...
 
 
 def requests_for(constitution: Constitution, each: int = 1, rules: Sequence[str] = ()) -> list[Request]:
