@@ -43,7 +43,7 @@ class GuardedModel:
     assistant's private note. step_timeout: seconds that one call of a classifier or one step of the assistant may take;
     then the reply ends with status "error". max_prompt_tokens: the longest prompt, in tokens that the assistant reads;
     None for its context. A longer one costs no more than finding that out: it is encoded only if it is at most that
-    many of the vocabulary's longest token (20 characters in the lab), at about 0.4 KB a token. refusal_text:
+    many of the vocabulary's longest token (20 characters in the lab), at about 0.25 KB a token. refusal_text:
     `Reply.refusal` of what is blocked or halted. Holds no state of any request: any number may run at once.
     """
 
