@@ -1,8 +1,8 @@
-"""Do the committed outputs hold on another machine? python tools/elsewhere.py [notebooks/05_option_b.ipynb ...]
-(without names: all of them)
+"""Do the committed outputs hold on another machine?
 
-Runs each notebook under strict nbval once per setting and prints a table of passed cells; the exit status is 1 if any
-cell failed. The settings stand in for machines that nobody here has:
+python tools/elsewhere.py [notebooks/05_option_b.ipynb ...] (without names: all of them) runs each notebook under strict
+nbval once per setting and prints a table of passed cells; the exit status is 1 if any cell failed. The settings stand
+in for machines that nobody here has:
 
     noise 1, 2, 3   every weight that is loaded or initialised, times 1 + 1e-7 g (tests/elsewhere/sitecustomize.py)
     default         torch without vector instructions (ATEN_CPU_CAPABILITY=default)
@@ -10,9 +10,9 @@ cell failed. The settings stand in for machines that nobody here has:
 
 Thread counts and the switches of MKL and oneDNN are not among them: they changed no output where another processor did.
 
-With `--values "end" "shelf.item()"` nothing is compared. Instead the notebook runs once as it is and once per setting,
-and the table shows what these expressions came to at its end. This is how a chapter's margins are measured: an assert
-holds by the distance that five draws leave (--settings "noise 1" ... "noise 5"), not by a guess.
+With `--values "end" "shelf.item()"` nothing is compared. Instead each notebook runs as it is and once per setting, and
+the table shows what these expressions came to at its end. This is how a chapter's margins are measured, over at least
+five draws (--settings "noise 1" ... "noise 5"): an assert holds by the distance that they leave, not by a guess.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import nbformat
+from nbclient import NotebookClient
 
 if __package__ in (None, ""):
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -34,8 +35,7 @@ FOLDER = ROOT / "tests" / "elsewhere"
 NOISE = "CONSTCLF_TESTS_WEIGHT_NOISE"
 DEFAULT = {"ATEN_CPU_CAPABILITY": "default"}
 PLAIN = "as it is"
-# threads that wait do not spin: ten times as fast on a busy machine
-POLITE = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}
+POLITE = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"}  # no spinning while waiting: 10 times as fast if busy
 COLOUR = re.compile(r"(#x1B|\x1b)\[\d+m")
 NBVAL = (
     "-vv", "--nbval", "--nbval-current-env", f"--nbval-sanitize-with={ROOT}/tests/nbval_sanitize.cfg",
@@ -63,30 +63,21 @@ def compare(path: Path, setting: str, python: str) -> tuple[int, dict[str, str]]
     failed = {}
     for case in cases:
         for problem in (*case.findall("failure"), *case.findall("error")):
-            text = problem.text or problem.attrib.get("message", "")
-            failed[case.attrib["name"].removeprefix("Cell ")] = COLOUR.sub("", text)
+            text = problem.text or problem.get("message", "")
+            failed[case.get("name").removeprefix("Cell ")] = COLOUR.sub("", text)
     return len(cases), failed if cases else {"(all)": run.stdout[-2000:] + run.stderr[-2000:]}
 
 
-def values(path: Path, expressions: list[str], setting: str, python: str) -> list[str]:
-    """What the expressions come to at the end of a notebook that ran under one setting."""
+def values(path: Path, expressions: list[str], setting: str) -> list[str]:
+    """What the expressions come to at the end of a notebook that ran under one setting; a failing cell does not stop
+    it."""
     notebook = nbformat.read(path, as_version=4)
-    marked = "".join(f"print('\\n<<>>', {expression})\n" for expression in expressions)
-    notebook.cells.append(nbformat.v4.new_code_cell(marked))
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / path.name
-        nbformat.write(notebook, copy)
-        script = (
-            "import sys, nbformat; from nbclient import NotebookClient; nb = nbformat.read(sys.argv[1], as_version=4);"
-            "NotebookClient(nb, timeout=1200, kernel_name='python3', allow_errors=True, store_widget_state=False,"
-            "resources={'metadata': {'path': sys.argv[2]}}).execute(); print(''.join(o.get('text', '\\n'.join(o.get("
-            "'traceback', []))) for o in nb.cells[-1].outputs))"
-        )
-        own = {"JUPYTER_PREFER_ENV_PATH": "1"}
-        command = [python, "-c", script, str(copy), str(path.parent)]
-        run = subprocess.run(command, env=environment(setting) | own, capture_output=True, text=True)
-    found = [part.strip() for part in run.stdout.split("<<>>")[1:]]
-    return found if len(found) == len(expressions) else [(run.stdout + run.stderr)[-500:]] * len(expressions)
+    notebook.cells += [nbformat.v4.new_code_cell(f"print({expression})") for expression in expressions]
+    place = {"metadata": {"path": str(path.parent)}}
+    client = NotebookClient(notebook, timeout=1200, kernel_name="python3", allow_errors=True, resources=place)
+    client.execute(env=environment(setting))
+    shown = [cell.outputs[-1] for cell in notebook.cells[-len(expressions) :]]
+    return [output.get("text", output.get("evalue", "")).strip() for output in shown]
 
 
 def table(columns: list[str], rows: dict[str, list[str]]) -> str:
@@ -96,6 +87,7 @@ def table(columns: list[str], rows: dict[str, list[str]]) -> str:
 
 
 def main(arguments: list[str]) -> int:
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # not somebody's own kernel of the same name
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebooks", nargs="*", type=Path)
     parser.add_argument("--settings", nargs="+", default=["noise 1", "noise 2", "noise 3", "default"])
@@ -106,14 +98,13 @@ def main(arguments: list[str]) -> int:
     settings = given.settings + ["other"] * bool(given.python)
     interpreter = {setting: given.python if setting == "other" else sys.executable for setting in settings}
     if given.values:
-        interpreter = {PLAIN: sys.executable} | interpreter
+        columns = [PLAIN, *given.settings]
         for path in paths:
-            found = [values(path, given.values, setting, python) for setting, python in interpreter.items()]
-            columns = map(list, zip(*found, strict=True))
-            print(path.stem, table(list(interpreter), dict(zip(given.values, columns, strict=True))), sep="\n")
+            found = [values(path, given.values, setting) for setting in columns]
+            rows = {expression: [column[row] for column in found] for row, expression in enumerate(given.values)}
+            print(f"{path.stem}\n{table(columns, rows)}", flush=True)
         return 0
-    rows: dict[str, list[str]] = {}
-    broken = False
+    rows, broken = {}, False
     for path in paths:
         rows[path.stem] = []
         for setting, python in interpreter.items():

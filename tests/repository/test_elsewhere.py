@@ -20,18 +20,18 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from constclf_lib import OutputClassifier
 
 folder = sys.argv[1]
+backbone = AutoModelForCausalLM.from_pretrained(folder)
+small = LlamaConfig(
+    vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
 torch.manual_seed(0)
 weights = {
     "loaded": OutputClassifier.from_pretrained(folder).state_dict(),
     "loaded again": OutputClassifier.from_pretrained(folder).state_dict(),
-    "loaded by transformers": AutoModelForCausalLM.from_pretrained(folder).state_dict(),
+    "loaded by transformers": backbone.state_dict(),
     "head from its file": load_file(folder + "/value_head.safetensors"),
     "initialised layer": torch.nn.Linear(64, 64).state_dict(),
-    "initialised head": OutputClassifier.from_backbone(
-        AutoModelForCausalLM.from_pretrained(folder)
-    ).value_head.state_dict(),
-    "initialised model": LlamaForCausalLM(LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)).state_dict(),
+    "initialised head": OutputClassifier.from_backbone(backbone).value_head.state_dict(),
+    "initialised model": LlamaForCausalLM(small).state_dict(),
 }
 torch.save({"weights": weights, "random": torch.rand(8)}, sys.argv[2])
 """
@@ -126,7 +126,7 @@ def test_table_tells_what_failed(tmp_path, capsys):
 
 def test_values_over_settings(tmp_path, capsys):
     write_notebook(tmp_path / "one.ipynb", "total = 3", "")
-    notebook = str(tmp_path / "one.ipynb")
-    assert elsewhere.main([notebook, "--settings", "noise 1", "--values", "total + 1", "[1, 2]"]) == 0
+    asked = ["--settings", "noise 1", "--values", "total + 1", "[1, 2]"]
+    assert elsewhere.main([str(tmp_path / "one.ipynb"), *asked]) == 0
     rows = capsys.readouterr().out.splitlines()[-2:]
     assert [row.split() for row in rows] == [["total", "+", "1", "4", "4"], ["[1,", "2]", "[1,", "2]", "[1,", "2]"]]
