@@ -101,6 +101,9 @@ def _put_in_place(new: Path, folder: Path, supersedes: Sequence[str]) -> None:
         for old in sorted(folder.glob(pattern)):
             if old.is_file() and old.relative_to(folder) not in names:
                 os.unlink(old)
+                if old.parent != folder:
+                    with suppress(OSError):  # a subfolder goes with its last file
+                        os.rmdir(old.parent)
     os.unlink(new / _COMPLETE)
     shutil.rmtree(new, ignore_errors=True)
 

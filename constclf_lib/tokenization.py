@@ -5,7 +5,7 @@ control token, so a prompt that spells `<|assistant|>` is a prompt about angle b
 
 A transformers tokenizer is not safe to share: every call sets flags on it (truncation, padding, split_special_tokens)
 that a call in another thread sees. So nothing here calls the tokenizer it is given. It calls a private copy, made once
-per tokenizer and used by one thread at a time. Time and memory are linear in the text: about 0.4 KB per token while it
+per tokenizer and used by one thread at a time. Time and memory are linear in the text: about 0.25 KB per token while it
 is encoded (100,000 emoji in the lab: 400,000 tokens, half a second).
 
 Deliberately not here: truncation. What does not fit is the caller's decision, never a silent cut.

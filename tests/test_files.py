@@ -8,9 +8,9 @@ import shutil
 from contextlib import suppress
 
 import pytest
+from disk import Dead, Disk
 
 from constclf_lib import _files
-from tests.disk import Dead, Disk
 
 OLD = {"card": "old", "weights": "old", "weights-2": "old", "sub/template": "old", "optimizer": "kept"}
 NEW = {"card": "new", "weights": "new", "sub/template": "new", "sub/more": "new", "extra": "new"}

@@ -1,10 +1,13 @@
 """Text is text: no spelling of a control token or a verdict word ever becomes one."""
 
 import ast
+import contextlib
 import copy
 import gc
 import random
+import sys
 import threading
+import weakref
 
 import pytest
 import torch
@@ -133,7 +136,15 @@ def test_added_tokens_that_a_template_is_written_with_are_control_tokens_too():
 # ----------------------------------------------------------------------------------------------- shared by threads
 
 
-def test_eight_threads_and_a_neighbour_that_truncates_share_one_tokenizer():
+@pytest.fixture
+def threads_that_switch_often():
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_eight_threads_and_a_neighbour_that_truncates_share_one_tokenizer(threads_that_switch_often):
     """69 of 869 replies had a wrong prompt: every call of a transformers tokenizer sets flags that all threads see."""
     tokenizer = as_assistant(copy.deepcopy(lab_tokenizer()))
     texts = [f"{'the old lantern sleeps ' * 6}{i} <|end|> and waits" for i in range(12)]
@@ -143,8 +154,9 @@ def test_eight_threads_and_a_neighbour_that_truncates_share_one_tokenizer():
 
     def neighbour():
         while not stop.is_set():
-            tokenizer("a moth near the key", truncation=True, max_length=2)
-            tokenizer(["a", "moth near the key"], padding=True, split_special_tokens=False)
+            with contextlib.suppress(RuntimeError):  # "Already borrowed", in older tokenizers
+                tokenizer("a moth near the key", truncation=True, max_length=2)
+                tokenizer(["a", "moth near the key"], padding=True, split_special_tokens=False)
 
     def reader(seed):
         order = random.Random(seed)
@@ -185,10 +197,11 @@ def test_tokens_added_later_are_seen():
 def test_private_copies_go_with_their_tokenizer():
     tokenizer = copy.deepcopy(lab_tokenizer())
     text_ids(tokenizer, "moth")
-    held = len(tokenization._copies)
+    own = weakref.ref(tokenization._copies[tokenizer])
+    assert own() is not None
     del tokenizer
     gc.collect()
-    assert len(tokenization._copies) == held - 1
+    assert own() is None
 
 
 # ------------------------------------------------------------------------------------------------------- long prompts

@@ -14,6 +14,7 @@ import json
 import multiprocessing
 import random
 import sys
+import textwrap
 import time
 import warnings
 from datetime import date
@@ -161,8 +162,7 @@ def compare(classifier) -> dict[str, float]:
 
 
 def _short(error: BaseException) -> str:
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if len(text) < 240 else text[:237] + "..."
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 240, placeholder=" ...")
 
 
 def _work(family: str, answer) -> None:

@@ -25,7 +25,7 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"), 4),
     **dict.fromkeys(("num_experts_per_tok", "moe_topk", "moe_k", "top_k_experts"), 2),
     "zero_expert_num": 2, "vocab_size_per_layer_input": VOCABULARY, "hidden_size_per_layer_input": 16,
-    **dict.fromkeys(("n_group", "topk_group", "first_k_dense_replace", "num_mtp_layers"), 1),
+    **dict.fromkeys(("n_group", "topk_group", "first_k_dense_replace", "num_mtp_layers", "n_shared_experts"), 1),
     # latent attention
     "q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16,
     "index_n_heads": 16, "index_head_dim": 16,  # few heads make ties, and a top-k of ties is a coin
@@ -42,10 +42,13 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 HYBRID = {"layer_types": ["linear_attention", "full_attention"] * 2}
+SHARED = {"layer_types": ["linear_attention", "hybrid"] * 2}
+ROPE = {"rope_type": "default", "rope_theta": 10_000.0}
 SLIDING = {"layer_types": ["sliding_attention", "full_attention"] * 2}
 
 # model_type (of a whole config or of an inner one) -> what only this one needs
 SPECIAL: dict[str, dict[str, Any]] = {
+    "cohere_compass_text": {**SLIDING, "rope_parameters": {"full_attention": ROPE, "sliding_attention": ROPE}},
     "dory": {"n_input_layers": 1, "n_recurrent_layers": 2, "n_output_layers": 1},
     "gemma3n_text": {**SLIDING, "num_kv_shared_layers": 2, "laurel_rank": 8, "activation_sparsity_pattern": None},
     "gemma4_text": {**SLIDING, "num_kv_shared_layers": 2},
@@ -55,8 +58,12 @@ SPECIAL: dict[str, dict[str, Any]] = {
     "lfm2": {"layer_types": ["conv", "full_attention"] * 2},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2},
     "mamba2": {"num_heads": 8},
+    "qwen4_exp_text": {"indexer_n_heads": 4, "indexer_kv_heads": 1, "indexer_head_dim": 16, "indexer_budget": WINDOW,
+                       "indexer_compress_ratio": 2, "hc_lowrank": 16},
     "reformer": {"axial_pos_embds_dim": [32, 32], "axial_pos_shape": [8, 16], "attn_layers": ["local", "lsh"] * 2},
     "xlstm": {"qk_dim_factor": 1.0},
     "xmod": {"default_language": "en_XX"},
+    "zamba": SHARED,
+    "zamba2": SHARED,
     "zaya": {"num_experts_per_tok": 1},
-}
+}  # fmt: skip

@@ -15,7 +15,7 @@ class Detokenizer:
     pieces join to the text of all ids.
     """
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer) -> None:
         self.tokenizer = tokenizer
         self._shown: list[int] = []  # ids whose text is out; they decide how the next ones are spaced
         self._held: list[int] = []

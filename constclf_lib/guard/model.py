@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import cast
 
 from .._data import data_path
+from .._files import standing
 from ..errors import ClassifierError, ClassifierTimeout, PromptTooLongError
 from ..generation import Detokenizer, StopSequences, Turn, read_prompt
 from ..streaming import StreamingScorer, within
@@ -42,7 +43,7 @@ class GuardedModel:
     assistant's private note. step_timeout: seconds that one call of a classifier or one step of the assistant may take;
     then the reply ends with status "error". max_prompt_tokens: the longest prompt, in tokens that the assistant reads;
     None for its context. A longer one costs no more than finding that out: it is encoded only if it is at most that
-    many of the vocabulary's longest token (20 characters in the lab), at about 0.4 KB a token. refusal_text:
+    many of the vocabulary's longest token (20 characters in the lab), at about 0.25 KB a token. refusal_text:
     `Reply.refusal` of what is blocked or halted. Holds no state of any request: any number may run at once.
     """
 
@@ -84,7 +85,7 @@ class GuardedModel:
         Raises FileNotFoundError for a missing part and ClassifierError for a damaged one, both saying what to do;
         ValueError where the thresholds were chosen for another stop rule than the one given.
         """
-        folder = Path(folder)
+        folder = standing(folder)
         card = read_card(folder)
         rule = options.get("rule")
         given = "RunningMax" if rule is None else type(rule).__name__

@@ -5,7 +5,7 @@ folders on disk, perplexity.
 from .adapters import has_adapters
 from .backbone import Reading, Seen
 from .cache import cache_argument, cache_of
-from .checkpoints import quiet
+from .checkpoints import quiet, save_language_model
 from .classifiers import InputClassifier, InputScores, OutputClassifier
 from .model_card import default_card
 from .perplexity import perplexity
@@ -24,4 +24,5 @@ __all__ = [
     "has_adapters",
     "perplexity",
     "quiet",
+    "save_language_model",
 ]

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import cached_file, find_adapter_config_file
 
 from ..errors import ClassifierError
+from .self_check import still
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _WRAPPER, _PREFIX, _NAME = "_peft_wrapper", "base_model.model.", "adapter_name"
@@ -50,7 +49,7 @@ def unwrapped(wrapper: Any) -> PreTrainedModel:
     if outside := [name for name, p in wrapper.named_parameters() if p.requires_grad and id(p) not in inside]:
         raise ValueError(f"{kind} adapters keep trainable weights outside the layers ({outside[0]} ...); use LoRA")
     ids = torch.arange(8, device=model.get_input_embeddings().weight.device)[None]
-    with evaluating(wrapper), torch.no_grad():
+    with still(wrapper):
         try:
             whole = wrapper(input_ids=ids, use_cache=False).logits
             layers = model(input_ids=ids, use_cache=False).logits
@@ -110,18 +109,6 @@ def load_language_model(name_or_path: str | os.PathLike, **options) -> tuple[Any
     if rows not in (None, _rows(base)):
         base.resize_token_embeddings(rows, mean_resizing=False)  # their values come with the adapters
     return PeftModel.from_pretrained(base, name, adapter_name=adapter, torch_device="cpu"), info
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Every module in eval mode for a while, and then each as it was."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _rows(model: Any) -> int:

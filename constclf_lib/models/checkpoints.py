@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from ..errors import ClassifierError
 from ..tokenization import fingerprint, text_ids
 from . import adapters
 from .model_card import default_card
+from .self_check import distance, some_ids, still, tolerance
 
 RECORD, HEAD, MODEL_CARD = "classifier.json", "value_head.safetensors", "README.md"
 FORMAT = 1
@@ -54,58 +56,83 @@ def save(
     What the check costs: the files are read once more and mapped into memory, which the system can take back, tensor by
     tensor compared; a quantized backbone is not loaded a second time, only its tokenizer is.
     """
-    folder = Path(folder)
+    folder, quantized = Path(folder), getattr(classifier.model, "hf_quantizer", None) is not None
     somebodys = (folder / MODEL_CARD).exists() and not (folder / RECORD).exists()
     with _files.stage(folder, _SUPERSEDES) as new:
-        _write(classifier, new, settings, head)
+        _write(classifier.model, classifier.tokenizer, new)
+        if head is not None:
+            save_file({name: x.detach().cpu().contiguous() for name, x in head.state_dict().items()}, new / HEAD)
+        files = {file.name: _files.describe(file) for file in sorted(new.glob("*.safetensors"))}
+        record = {"format": FORMAT, "kind": classifier.kind, "fingerprint": classifier.fingerprint, **settings}
+        (new / RECORD).write_text(json.dumps({**record, "files": files}, indent=2) + "\n", encoding="utf-8")
         if card is not None or not somebodys:
             (new / MODEL_CARD).write_text(default_card(classifier) if card is None else card, encoding="utf-8")
-        _check(classifier, new)
+
+        def load_again():
+            if quantized:
+                return None, _load_tokenizer(new, classifier.fingerprint)
+            again = type(classifier).from_pretrained(new)
+            return again, again.tokenizer
+
+        _check(classifier, classifier.tokenizer, load_again, adapters.has_adapters(classifier.model))
 
 
-def _write(classifier, folder: Path, settings: dict, head: nn.Module | None) -> None:
-    if adapters.has_adapters(classifier.model):
-        adapters.save(classifier.model, folder)
-    else:
-        classifier.model._hf_peft_config_loaded = False  # there may have been adapters that are merged now
-        with quiet():
-            classifier.model.save_pretrained(folder)
-    if classifier.tokenizer is not None:
-        classifier.tokenizer.save_pretrained(folder)
-    if head is not None:
-        save_file({name: value.detach().cpu().contiguous() for name, value in head.state_dict().items()}, folder / HEAD)
-    files = {file.name: _files.describe(file) for file in sorted(folder.glob("*.safetensors"))}
-    record = {"format": FORMAT, "kind": classifier.kind, "fingerprint": classifier.fingerprint, **settings}
-    (folder / RECORD).write_text(json.dumps({**record, "files": files}, indent=2) + "\n", encoding="utf-8")
+def save_language_model(model, tokenizer, folder: str | os.PathLike, card: str | None = None) -> None:
+    """A plain causal LM (an assistant, the base of classifiers) and its tokenizer, saved as carefully as `save` does.
+
+    Without a card there is none. Raises ValueError for a model with adapters, ClassifierError for one that does not
+    come back as it is.
+    """
+    if adapters.has_adapters(model):
+        raise ValueError("a language model with adapters is not saved by itself; merge them first (merge_and_unload)")
+    with _files.stage(folder, (*_SUPERSEDES, MODEL_CARD)) as new:
+        _write(model, tokenizer, new)
+        if card is not None:
+            (new / MODEL_CARD).write_text(card, encoding="utf-8")
+        _check(
+            model,
+            tokenizer,
+            lambda: (adapters.load_language_model(new)[0], AutoTokenizer.from_pretrained(new)),
+            adapted=False,
+        )
 
 
-def _check(classifier, folder: Path) -> None:
-    """Loads what was written and compares it. Raises ClassifierError, naming the first thing that is not as it was."""
-    adapted, advice = adapters.has_adapters(classifier.model), ""
-    if adapted:
-        advice = ". Only the adapters were written: merge them, or save the base, load it from there and adapt that"
-    try:
-        if getattr(classifier.model, "hf_quantizer", None) is not None:
-            again, tokenizer = None, _load_tokenizer(folder, classifier.fingerprint)
+def _write(model, tokenizer, folder: Path) -> None:
+    with quiet():
+        if adapters.has_adapters(model):
+            adapters.save(model, folder)
         else:
-            with torch.random.fork_rng(devices=[]):  # new modules draw their start; a training must not notice
-                again = type(classifier).from_pretrained(folder)
-            tokenizer = again.tokenizer
+            model._hf_peft_config_loaded = False  # there may have been adapters that are merged now
+            model.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+
+
+def _check(kept: nn.Module, tokenizer, load_again: Callable, adapted: bool) -> None:
+    """Loads what was written, (module or None, tokenizer or None), and compares it with what was to be kept. Raises
+    ClassifierError, naming the first thing that is not as it was.
+    """
+    advice = ". Only the adapters were written: merge them, or save the base, load it from there and adapt that"
+    advice = advice if adapted else ""
+    try:
+        with quiet(), torch.random.fork_rng(devices=[]):  # new modules draw their start; a training must not notice
+            again, reader = load_again()
     except Exception as error:
         raise ClassifierError(f"not saved: what was written does not load again ({error}){advice}") from error
-    if tokenizer is not None and _reads(tokenizer) != _reads(classifier.tokenizer):
-        kinds = f"{type(classifier.tokenizer).__name__} comes back as {type(tokenizer).__name__}"
+    if tokenizer is not None and _reads(reader) != _reads(tokenizer):
+        kinds = f"{type(tokenizer).__name__} comes back as {type(reader).__name__}"
         raise ClassifierError(f"not saved: the tokenizer would read otherwise after loading ({kinds})")
     if again is None:
         return
-    if changed := _first_difference(classifier.state_dict(), again.state_dict()):
+    if changed := _first_difference(kept.state_dict(), again.state_dict()):
         raise ClassifierError(f"not saved: {changed} is not the same after loading{advice}")
-    if adapted and not _same_scores(classifier, again):
+    if adapted and not _same_scores(kept, again):
         raise ClassifierError(f"not saved: the scores would be others after loading{advice}")
 
 
 def _reads(tokenizer) -> tuple:
-    return text_ids(tokenizer, _PROBE), sorted(tokenizer.all_special_ids), tokenizer.bos_token_id
+    ids = text_ids(tokenizer, _PROBE)
+    return fingerprint(tokenizer), ids, sorted(tokenizer.all_special_ids), tokenizer.bos_token_id
 
 
 def _first_difference(kept: dict[str, Tensor], loaded: dict[str, Tensor]) -> str | None:
@@ -123,17 +150,13 @@ def _first_difference(kept: dict[str, Tensor], loaded: dict[str, Tensor]) -> str
     return None
 
 
-@torch.no_grad()
 def _same_scores(classifier, again) -> bool:
     """Settings that are no tensors (a scaling, which layers are adapted) show in what a few tokens give."""
-    rows = classifier.model.get_input_embeddings().weight.shape[0]
-    ids, hidden = torch.arange(12)[None] % rows, []
+    ids, hidden = torch.tensor([some_ids(classifier)]), []
     for one in (classifier, again):
-        with adapters.evaluating(one):
-            hidden.append(one.read(ids.to(one.device)).last_hidden_state.float().cpu())
-    exact = classifier.device.type == "cpu" and classifier.lm_head.weight.dtype == torch.float32
-    tolerance = (1e-4 if exact else 5e-2) * float(hidden[0].abs().max())
-    return torch.allclose(hidden[0], hidden[1], rtol=0, atol=tolerance, equal_nan=True)
+        with still(one):
+            hidden.append(one.read(ids.to(one.device)).last_hidden_state.cpu())
+    return distance(hidden[1], hidden[0]) <= tolerance(classifier.model, hidden[0])
 
 
 def load(folder: str | os.PathLike, kind: str, **load_options):

@@ -60,8 +60,8 @@ class OutputClassifier(LanguageModelReader):
         brings its own tokenizer.
 
         base_rate is the share of harmful sequences in the training data. Raises ValueError for anything but a
-        decoder-only causal LM, or for a tokenizer with more tokens than the model has embeddings. Without a tokenizer,
-        set `prefix_ids` yourself if completions stand behind one.
+        decoder-only causal LM, or for a tokenizer with more tokens than the model has embeddings, ClassifierError for a
+        model that cannot be read. Without a tokenizer, set `prefix_ids` yourself if completions stand behind one.
         """
         model, tokenizer = load_backbone(name_or_path_or_model, tokenizer)
         return cls(model, tokenizer, inner_size, base_rate)
@@ -133,7 +133,7 @@ class InputClassifier(LanguageModelReader):
     def from_backbone(
         cls, name_or_path_or_model, tokenizer=None, words: tuple[str, str] = VERDICT_WORDS
     ) -> InputClassifier:
-        """A classifier before its fine-tuning. Raises ValueError as OutputClassifier.from_backbone does, without a
+        """A classifier before its fine-tuning. Raises as OutputClassifier.from_backbone does; ValueError without a
         tokenizer, or if a word is not one token.
         """
         model, tokenizer = load_backbone(name_or_path_or_model, tokenizer)

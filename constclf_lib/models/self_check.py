@@ -77,7 +77,7 @@ def some_ids(reader, count: int = TOKENS) -> list[int]:
     """
     known = {**reader.config.to_dict(), **reader.config.get_text_config().to_dict()}
     control = {value for name, value in known.items() if "token" in name and isinstance(value, int)}
-    size = reader.model.get_input_embeddings().num_embeddings
+    size = reader.model.get_input_embeddings().weight.shape[0]
     count = min(count, reader.context_length or count)
     places = [(1 + 2 * k) * size // (2 * count) for k in range(count)]
     return [next((i for i in range(place, size) if i not in control), place) for place in places]
@@ -225,10 +225,11 @@ class _Tried:
         """A batch as batch_stream.py reads it: rows start late, pause and bring different numbers of tokens, until one
         of them is left.
         """
-        left = [list(row) for row in self.rows]
-        mask, cache = torch.zeros(2, 0, dtype=torch.long), None
-        hidden: list[list[Tensor]] = [[], []]
-        for counts in ((3, 0), (1, 2), (1, 0), (0, 1), (len(left[0]), 1)):
+        a, b = self.rows
+        left = [list(a), list(b), list(b)]
+        mask, cache = torch.zeros(3, 0, dtype=torch.long), None
+        hidden: list[list[Tensor]] = [[], [], []]
+        for counts in ((3, 1, 0), (1, 0, 2), (1, 0, 0), (0, 1, 1), (len(a), 1, len(b))):
             parts = [row[:count] for row, count in zip(left, counts, strict=True)]
             left = [row[count:] for row, count in zip(left, counts, strict=True)]
             ids, new = pad_batch(parts, 0)
@@ -238,8 +239,9 @@ class _Tried:
             for i, part in enumerate(parts):
                 hidden[i].append(output.last_hidden_state[i, : len(part)])
         assert cache is not None
-        cache.batch_select_indices(torch.tensor([1], device=self.reader.device))
         if left[1]:
-            mask = torch.cat([mask[1:], torch.ones(1, len(left[1]), dtype=torch.long)], dim=1)
+            cache.batch_select_indices(torch.tensor([1], device=self.reader.device))
+            mask = torch.cat([mask[1:2], torch.ones(1, len(left[1]), dtype=torch.long)], dim=1)
             hidden[1].append(self.read([left[1]], mask, cache, True).last_hidden_state[0])
-        return self.off([torch.cat(parts) for parts in hidden])
+        first, second, third = (torch.cat(parts) for parts in hidden)
+        return max(self.off([first, second]), self.off([first, third]))

@@ -41,6 +41,9 @@ class ValueHead(nn.Module):
             if torch.is_autocast_enabled(hidden.device.type):
                 with torch.autocast(hidden.device.type, enabled=False):
                     return logits(hidden)
-            return F.linear(F.silu(F.linear(hidden.to(w1.dtype), w1, b1)), w2, b2).squeeze(-1).float()
+            if hidden.dtype != w1.dtype:  # asked first: a call that changes nothing is not free either
+                hidden = hidden.to(w1.dtype)
+            z = F.linear(F.silu(F.linear(hidden, w1, b1)), w2, b2).squeeze(-1)
+            return z if z.dtype == torch.float32 else z.float()
 
         return logits

@@ -43,8 +43,7 @@ class Reader:
             raise ValueError(
                 f"a window of {limit} tokens leaves no room for a completion behind a prefix of {len(self.prefix_ids)}"
             )
-
-        self.never = None if self.ready().padding_token else classifier.padding_token
+        self.never = None if self.ready().padding_token else classifier.padding_token  # an id that is no text
 
     def ready(self):
         """What the backbone was seen to bear where it stands now (models.Seen). Every stream asks when it is opened:

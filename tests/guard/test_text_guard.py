@@ -1,7 +1,10 @@
 """`guard_text_stream`: whole iterators, sync and async; every provider is closed; failures are loud or named."""
 
 import asyncio
+import contextlib
+import copy
 import gc
+import sys
 import threading
 import warnings
 from types import SimpleNamespace
@@ -220,6 +223,39 @@ def test_many_async_streams_run_beside_each_other():
         return await asyncio.gather(*map(read, streams))
 
     assert asyncio.run(run()) == [f"The {w} lantern sleeps. Grind the" for w in ("moth", "key", "frost") * 4]
+
+
+def test_eight_threads_and_a_neighbour_that_truncates_share_one_tokenizer():
+    """5 of 599 text streams released the forbidden word: its tokens were cut off while another thread truncated."""
+    before, stop, wrong = sys.getswitchinterval(), threading.Event(), []
+    tokenizer = copy.deepcopy(LAB)
+
+    def neighbour():
+        while not stop.is_set():
+            with contextlib.suppress(RuntimeError):  # "Already borrowed", in older tokenizers
+                tokenizer("a moth near the key", truncation=True, max_length=1)
+
+    def reader():
+        scorer = StreamingScorer(WordClassifier(tokenizer, [HARMFUL]))
+        for _ in range(40):
+            stream = guard_text_stream([TEXT], scorer, 0.5)
+            if "".join(stream) != "The old lantern sleeps. Grind the":
+                wrong.append(stream.released_text)
+
+    threads = [threading.Thread(target=reader) for _ in range(8)]
+    beside = [threading.Thread(target=neighbour) for _ in range(4)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in beside + threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        stop.set()
+        sys.setswitchinterval(before)
+    for thread in beside:
+        thread.join()
+    assert not wrong
 
 
 def chunk(text):

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 import torch
+from tiny_models import causal_lm, lab_tokenizer
 from torch.testing import assert_close
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from constclf_lib.errors import ClassifierError
-from constclf_lib.models import OutputClassifier
+from constclf_lib.models import OutputClassifier, save_language_model
 from constclf_lib.models.adapters import has_adapters
-from tests.tiny_models import causal_lm, lab_tokenizer
 
 peft = pytest.importorskip("peft")
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING  # noqa: E402
@@ -254,6 +254,8 @@ def test_pickled_adapters_and_a_missing_peft(base, tmp_path, monkeypatch):
 def test_a_merged_model_takes_the_place_of_its_adapters(base, tmp_path):
     wrapped = adapted(loaded(base), lora())
     comes_back(wrapped, tmp_path / "x")
+    with pytest.raises(ValueError, match="merge them first"):
+        save_language_model(wrapped, lab_tokenizer(), tmp_path / "y")
     merged = OutputClassifier.from_backbone(wrapped.merge_and_unload()).eval()
     merged.save_pretrained(tmp_path / "x")
     assert not list((tmp_path / "x").glob("adapter*"))

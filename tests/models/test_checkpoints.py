@@ -7,16 +7,16 @@ from contextlib import suppress
 
 import pytest
 import torch
+from disk import Dead, Disk
+from tiny_models import causal_lm, foreign_tokenizer, lab_tokenizer, output_classifier
 from torch.testing import assert_close
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from constclf_lib.errors import ClassifierError
 from constclf_lib.lab import train_tokenizer
-from constclf_lib.models import InputClassifier, OutputClassifier, checkpoints
+from constclf_lib.models import InputClassifier, OutputClassifier, checkpoints, save_language_model
 from constclf_lib.prompts import verdict_token_ids
 from constclf_lib.tokenization import fingerprint
-from tests.disk import Dead, Disk
-from tests.tiny_models import causal_lm, foreign_tokenizer, lab_tokenizer, output_classifier
 
 IDS = torch.tensor([[5, 6, 7, 8, 9, 10], [60, 50, 40, 30, 20, 10]])
 
@@ -82,17 +82,26 @@ def test_loading_in_another_dtype(saved):
     assert loaded.lm_head.weight.dtype == torch.bfloat16 and loaded.value_head.out.weight.dtype == torch.float32
 
 
-@pytest.mark.parametrize("change", ["bfloat16", "nan", "mixed"])
-def test_weights_of_any_kind_are_saved(tmp_path, change):
-    model = causal_lm()
-    if change == "bfloat16":
-        model.bfloat16()
-    elif change == "nan":  # a training that diverged can be looked at
-        model.lm_head.weight.data[0, 0] = float("nan")
-    else:  # one part kept in float32: it comes back in the dtype of the others
-        model.bfloat16().lm_head.float()
-    OutputClassifier.from_backbone(model).save_pretrained(tmp_path / "x")
-    OutputClassifier.from_pretrained(tmp_path / "x")
+def test_weights_of_other_kinds_are_saved(tmp_path):
+    classifier = OutputClassifier.from_backbone(causal_lm().bfloat16())
+    classifier.value_head.out.weight.data[0, 0] = float("nan")  # a training that diverged can be looked at
+    classifier.save_pretrained(tmp_path / "x")
+    loaded = OutputClassifier.from_pretrained(tmp_path / "x")
+    assert loaded.lm_head.weight.dtype == torch.bfloat16 and loaded.value_head.out.weight[0, 0].isnan()
+
+
+def test_what_counts_as_a_difference():
+    value = torch.randn(3, 2)
+    same = {"a": value, "b": torch.tensor(1)}
+    for loaded, name in (
+        ({"a": value.bfloat16()}, None),  # part of a model may be kept in float32; it comes back as the rest of it
+        ({"a": value + 1e-6}, "a"),
+        ({"a": value.T}, "a"),
+        ({"b": torch.tensor(2)}, "b"),
+        ({"c": value}, "c"),
+    ):
+        assert checkpoints._first_difference(same, {**same, **loaded}) == name
+    assert checkpoints._first_difference({"a": value.to("meta")}, {"a": value}) is None  # offloaded: only its shape
 
 
 def test_a_save_takes_nothing_from_the_training_that_goes_on(classifier, tmp_path):
@@ -275,6 +284,19 @@ def test_a_vocabulary_that_was_resized_comes_back(tmp_path):
     classifier = OutputClassifier.from_backbone(model, lab_tokenizer()).eval()
     classifier.save_pretrained(tmp_path / "x")
     assert same(OutputClassifier.from_pretrained(tmp_path / "x"), classifier)
+
+
+def test_a_plain_language_model_is_saved_as_carefully(tmp_path):
+    model, tokenizer, folder = causal_lm(), lab_tokenizer(), tmp_path / "x"
+    save_language_model(model, tokenizer, folder, card="# one\n")
+    assert same(AutoModelForCausalLM.from_pretrained(folder), model)
+    assert fingerprint(AutoTokenizer.from_pretrained(folder)) == fingerprint(tokenizer)
+    model.model.layers[0].extra = torch.nn.Linear(2, 2)
+    with pytest.raises(ClassifierError, match="not saved: .*extra"):
+        save_language_model(model, tokenizer, folder)
+    assert (folder / "README.md").read_text() == "# one\n"
+    save_language_model(causal_lm(seed=1), tokenizer, folder)
+    assert not (folder / "README.md").exists()  # what it said was of other weights
 
 
 # --- the model card
