@@ -23,6 +23,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer, Cache, LlamaConfig, LlamaForCausalLM
@@ -270,7 +271,7 @@ class Soak:
             while not guarded._freed:  # a pass that was abandoned ends first
                 await asyncio.sleep(0.001)
 
-        guarded = None
+        guarded: Any = None
         self.faults.arm(rng, len(text_ids(self.tokenizer, text)))
         asyncio.run(run())
         self.check("".join(seen) == guarded.released_text, "the record is not what came out")

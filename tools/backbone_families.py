@@ -85,7 +85,7 @@ def judge(family: str) -> dict:
         differences = compare(classifier)
     except Exception as error:
         return {"family": family, "verdict": WRONG, "why": _short(error), "worst": None}
-    worst = max(differences, key=differences.get)
+    worst = max(differences, key=lambda way: differences[way])
     wrong = {way: f"{difference:.1g}" for way, difference in differences.items() if not difference <= SAME}
     verdict = WRONG if wrong else BATCHES if together else ALONE
     why = str(wrong) if wrong else "; ".join(f"{way}: {what}" for way, what in classifier.not_borne().items())

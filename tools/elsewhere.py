@@ -63,8 +63,8 @@ def compare(path: Path, setting: str, python: str) -> tuple[int, dict[str, str]]
     failed = {}
     for case in cases:
         for problem in (*case.findall("failure"), *case.findall("error")):
-            text = problem.text or problem.get("message", "")
-            failed[case.get("name").removeprefix("Cell ")] = COLOUR.sub("", text)
+            text = problem.text or problem.attrib.get("message", "")
+            failed[case.attrib["name"].removeprefix("Cell ")] = COLOUR.sub("", text)
     return len(cases), failed if cases else {"(all)": run.stdout[-2000:] + run.stderr[-2000:]}
 
 

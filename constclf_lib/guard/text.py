@@ -19,7 +19,7 @@ import math
 import threading
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, overload
 
 from ..generation import StopSequences
 from ..streaming import StreamingScorer
@@ -218,6 +218,14 @@ class AsyncGuardedTextStream(_TextGuard):
         await self.aclose()
 
 
+@overload
+def guard_text_stream(
+    deltas: AsyncIterable[str | bytes | None], scorer: StreamingScorer, threshold: float
+) -> AsyncGuardedTextStream: ...
+@overload
+def guard_text_stream(
+    deltas: Iterable[str | bytes | None], scorer: StreamingScorer, threshold: float
+) -> GuardedTextStream: ...
 def guard_text_stream(deltas, scorer: StreamingScorer, threshold: float) -> GuardedTextStream | AsyncGuardedTextStream:
     """Guards a stream of str or UTF-8 bytes deltas (None is skipped): yields released text, and has `.status` when it
     ends.
