@@ -82,6 +82,12 @@ def _results(*run):
     make_results(*run)
 
 
+def _cards(*run):
+    from .recipes.cards import make_cards
+
+    make_cards(*run)
+
+
 def _ablations(*run):
     from .recipes.ablations import make_ablations
 
@@ -103,6 +109,7 @@ STAGES = (
     Stage("output", 10, ("models/output_classifier",), _output),
     Stage("thresholds", 3, ("models/thresholds.json",), _thresholds),
     Stage("results", 5, (), _results),
+    Stage("cards", 0, (), _cards),
     Stage("ablations", 25, (), _ablations),
     Stage("augmentation", 4, (), _augmentation),
 )

@@ -3,6 +3,7 @@ both with the same decision (gates); stored scores decided again (replay) and ma
 out (types).
 """
 
+from .folder import read_card
 from .model import GuardedModel
 from .replay import MODES, replay, score_prompts
 from .text import guard_text_stream
@@ -20,6 +21,7 @@ __all__ = [
     "Transcript",
     "guard_text_stream",
     "history_after",
+    "read_card",
     "replay",
     "score_prompts",
     "transcribe",

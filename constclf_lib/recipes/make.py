@@ -1,22 +1,20 @@
 """How each part of the lab is made: data, tokenizer, the two language models, the two classifiers, the thresholds.
 
 build.py runs these in order; the chapters show them one by one (01 data, 02 input classifier, 03 to 06 output
-classifier, 08 thresholds). Each function
-reads what earlier stages left in `data` and writes its own part there. Measuring is not done here (measure.py).
+classifier, 08 thresholds). Each function reads what earlier stages left in `data` and writes its own part there.
+Measuring is not done here (measure.py), and the models' cards are written when all is measured (cards.py).
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
+from .. import _files
 from ..lab import (
     SIZES,
     Exchange,
@@ -29,6 +27,7 @@ from ..lab import (
     make_split,
     train_tokenizer,
 )
+from ..models import save_language_model
 from ..prompts import ASSISTANT, END, NOTE, USER, chat_id
 from ..tokenization import batch_text_ids
 from ..training import pack, pretrain, pretrain_arguments, train_input_classifier, train_output_classifier
@@ -38,11 +37,15 @@ ASSISTANT_SHAPE = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_he
 BODYGUARD_SHAPE = {"hidden_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 208}
 CONTEXT = 2048
 
-
 STEPS = {
-    "assistant": 2600, "concise": 1200, "careful": 1500, "bodyguard": 800, "input": 1500, "output": 1500,
+    "assistant": 2600,
+    "concise": 1200,
+    "careful": 1500,
+    "bodyguard": 800,
+    "input": 1500,
+    "output": 1500,
     "hardening": 1600,
-}  # fmt: skip
+}
 
 
 def make_data(data: Path, log: Callable[[str], None]) -> None:
@@ -59,8 +62,8 @@ def make_tokenizer(data: Path, log: Callable[[str], None]) -> None:
     """
     rows = assistant_corpus(20_000)
     tokenizer = train_tokenizer([text for row in rows for text in (row.prompt, row.completion, row.note)], VOCABULARY)
-    with publish(data / "models" / "tokenizer") as folder:
-        tokenizer.save_pretrained(folder)
+    with _files.stage(data / "models" / "tokenizer") as new:
+        tokenizer.save_pretrained(new)
     log(f"{len(tokenizer)} tokens")
 
 
@@ -105,7 +108,7 @@ def make_assistant(data: Path, log: Callable[[str], None]) -> None:
         corpus = assistant_corpus(STEPS[phase] * 32, seed, lengths=lengths, reading=3, hard=hard)
         rows = assistant_rows(tokenizer, corpus)
         train_assistant(model, tokenizer, rows, data / ".build" / "assistant" / phase, STEPS[phase], lr, log)
-    _save(model, as_assistant(tokenizer), data / "models" / "assistant")
+    save_language_model(model, as_assistant(tokenizer), data / "models" / "assistant")
 
 
 def train_assistant(model, tokenizer, rows: list[dict], output_dir: Path, steps: int, lr: float, log) -> None:
@@ -132,7 +135,7 @@ def make_bodyguard(data: Path, log: Callable[[str], None]) -> None:
         data / ".build" / "bodyguard", STEPS["bodyguard"], 32, 4e-3, progress=True, save_steps=400, logging_steps=100
     )
     pretrain(model, rows, arguments, callbacks=[Progress(log)])
-    _save(model, tokenizer, data / "models" / "bodyguard")
+    save_language_model(model, tokenizer, data / "models" / "bodyguard")
 
 
 def make_input(data: Path, log: Callable[[str], None]) -> None:
@@ -193,22 +196,3 @@ class Progress(TrainerCallback):
                 f"step {state.global_step}/{state.max_steps}: "
                 + ", ".join(f"{name} {value:.3f}" for name, value in shown.items())
             )
-
-
-@contextmanager
-def publish(folder: Path) -> Iterator[Path]:
-    """A folder to write into that takes its place only when all is written; an interrupted save leaves the old one as
-    it was.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".") as staged:
-        yield (new := Path(staged) / folder.name)
-        if folder.exists():
-            shutil.rmtree(folder)
-        new.rename(folder)
-
-
-def _save(model, tokenizer, folder: Path) -> None:
-    with publish(folder) as staged:
-        model.save_pretrained(staged)
-        tokenizer.save_pretrained(staged)

@@ -6,13 +6,14 @@ restores it.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 
+from .. import _files
+
+CARDS = ("assistant", "bodyguard", "input_classifier", "output_classifier")  # models that have a README.md
 STAGE_OF = (  # the first prefix that fits names the stage that makes a file; the rest is written by hand
+    *((f"models/{name}/README.md", "cards") for name in CARDS),
     ("lab/", "data"),
     ("models/tokenizer/", "tokenizer"),
     ("models/assistant/", "assistant"),
@@ -24,22 +25,8 @@ STAGE_OF = (  # the first prefix that fits names the stage that makes a file; th
 )
 
 
-_NOT_LISTED = (
-    "MANIFEST.json",
-    "README.md",
-    "reference_results.json",
-)  # results change with every measurement, prose with every thought
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes JSON whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, sort_keys=True)
-        file.write("\n")
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+# results change with every measurement, prose with every thought
+_NOT_LISTED = ("MANIFEST.json", "README.md", "reference_results.json")
 
 
 def describe(data: Path) -> dict[str, dict]:
@@ -47,14 +34,13 @@ def describe(data: Path) -> dict[str, dict]:
     found = {}
     for path in sorted(p for p in data.rglob("*") if p.is_file()):
         name = path.relative_to(data).as_posix()
-        if name not in _NOT_LISTED and not name.startswith(".build/") and not path.name.startswith((".", "tmp")):
-            content = path.read_bytes()
-            found[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        if name not in _NOT_LISTED and not any(part.startswith(".") for part in name.split("/")):
+            found[name] = _files.describe(path)
     return found
 
 
 def write_manifest(data: Path) -> None:
-    write_json(data / "MANIFEST.json", {"files": describe(data)})
+    _files.write_json(data / "MANIFEST.json", {"files": describe(data)})
 
 
 def restore_command(name: str) -> str:

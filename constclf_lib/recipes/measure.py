@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from .._files import write_json
 from ..evaluation import (
     Estimate,
     calibrate_threshold,
@@ -43,7 +44,6 @@ from ..lab import (
 )
 from ..models import InputClassifier, OutputClassifier, perplexity
 from ..streaming import score_completions
-from .manifest import write_json
 from .report import update_readme
 
 # What the guard may add in refusals, on validation. Tight for "hard": at test time there are disguises that validation

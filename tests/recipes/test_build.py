@@ -1,6 +1,7 @@
 """The build: stages are skipped, forced and named; the manifest notices what is missing or damaged; saves are whole."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -10,8 +11,10 @@ from constclf_lib import (
     data_path,
 )
 from constclf_lib.lab import lab_tokenizer, load_split
+from constclf_lib.models import save_language_model
 from constclf_lib.recipes import manifest
-from constclf_lib.recipes.make import _save, assistant_rows, new_language_model, publish
+from constclf_lib.recipes.cards import card
+from constclf_lib.recipes.make import assistant_rows, new_language_model
 from constclf_lib.training import train_output_classifier
 
 
@@ -72,29 +75,32 @@ def test_every_file_of_data_is_restored_by_a_known_stage():
         assert callable(stage.run)
 
 
+def test_what_a_save_may_leave_behind_belongs_to_no_manifest(data):
+    (data / "models" / "assistant" / ".new-1-1").mkdir()
+    (data / "models" / "assistant" / ".new-1-1" / "model.safetensors").write_bytes(b"half")
+    (data / ".build").mkdir()
+    (data / ".build" / "x").write_bytes(b"half")
+    assert manifest.check(data) == []
+
+
+@pytest.mark.parametrize("name", manifest.CARDS)
+def test_the_shipped_cards_show_what_was_measured(name):
+    """Not equal? `python -m constclf_lib.build --only cards` writes them anew."""
+    results = json.loads(data_path("reference_results.json").read_text(encoding="utf-8"))
+    shipped = data_path("models", name, "README.md").read_text(encoding="utf-8")
+    assert shipped == card(data_path(), name, results)
+    for heading in ("## What it learnt from", "## Figures", "## Limits", "seed"):
+        assert heading in shipped
+    assert manifest.restore_command(f"models/{name}/README.md").endswith("--only cards --force")
+
+
+def test_a_card_claims_nothing_that_was_not_measured():
+    text = card(data_path(), "output_classifier", {})
+    assert "| nothing | not measured |" in text and not re.search(r"\d\.\d\d%", text)
+
+
 def test_the_shipped_data_are_what_the_manifest_says():
     assert manifest.check(data_path()) == []
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "results.json"
-    manifest.write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        manifest.write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": 1}
-
-
-def test_an_interrupted_save_leaves_the_old_folder(tmp_path):
-    folder = tmp_path / "model"
-    with publish(folder) as staged:
-        staged.mkdir()
-        (staged / "config.json").write_text("old")
-    with pytest.raises(KeyboardInterrupt), publish(folder) as staged:
-        staged.mkdir()
-        (staged / "config.json").write_text("half")
-        raise KeyboardInterrupt
-    assert (folder / "config.json").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -104,7 +110,7 @@ def test_quick_training_learns_and_repeats(tmp_path):
     shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 48}
     model = new_language_model(tokenizer, shape)
     folder = tmp_path / "base"
-    _save(model, tokenizer, folder)
+    save_language_model(model, tokenizer, folder)
     rows = load_split("train").head(400)
     runs = [train_output_classifier(str(folder), rows, 12, lam=0.1, seed=1, logging_steps=4) for _ in range(2)]
     (first, history), (second, _) = runs

@@ -1,0 +1,205 @@
+"""The model cards of the lab's models: what each is, what it learnt from, how it does, where it fails.
+
+Written from the constants of the build and from what was measured, so that nobody types a number. Deliberately not
+here: the data card (data/README.md), which is prose. No chapter builds it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import safe_open
+
+from .. import _files
+from ..lab import SIZES
+from .make import CONTEXT, STEPS, VOCABULARY
+from .manifest import CARDS
+
+_LIMITS = (
+    "Emberfall is made up, and so is all that this model knows: a few hundred sentence shapes in one language. Its "
+    "figures say how methods compare in the lab. They say nothing about real traffic, and it is no guard, and no "
+    "assistant, for anything real. What is known to be wrong with the data is in the "
+    "[data card](../../README.md#limits-known)."
+)
+
+
+def make_cards(data: Path, log: Callable[[str], None]) -> None:
+    """README.md beside each model, with the figures that `reference_results.json` holds."""
+    path = data / "reference_results.json"
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name in CARDS:
+        _files.write_text(data / "models" / name / "README.md", card(data, name, results))
+    log(f"{len(CARDS)} cards written")
+
+
+def card(data: Path, name: str, results: dict) -> str:
+    """The card of one model. results: the sections of reference_results.json; what is not there is not claimed."""
+    title, what, learnt, figures, limits = {
+        "assistant": _assistant,
+        "bodyguard": _bodyguard,
+        "input_classifier": _input,
+        "output_classifier": _output,
+    }[name](results)
+    weights = data / "models" / name / "model.safetensors"
+    measured = "".join(f"| {label} | {value} |\n" for label, value in figures) or "| nothing | not measured |\n"
+    return f"""---
+license: mit
+language: en
+library_name: transformers
+tags: [constitutional-classifier, emberfall]
+---
+
+# {title}
+
+{_filled(what)}
+
+| | |
+|---|---|
+| language model | {_numbers(weights):,} numbers, SHA-256 {_files.describe(weights)["sha256"][:16]}… |
+| reads | the lab's tokenizer ({VOCABULARY:,} tokens at most), {CONTEXT:,} tokens of context |
+| made by | `python -m constclf_lib.build`, `constclf_lib/recipes/make.py` |
+
+## What it learnt from
+
+{_filled(learnt)}
+
+## Figures
+
+As last measured (`python -m constclf_lib.build --only results`), with 95% intervals. No training and no threshold saw
+the splits that were measured on; whoever made the lab did see the red team's figures on the way.
+
+| | |
+|---|---|
+{measured}
+## Limits
+
+{_filled(_LIMITS)}
+
+{_filled(limits)}
+"""
+
+
+def _assistant(results: dict) -> tuple:
+    own = results.get("assistant", {})
+    figures = [
+        ("answers a plain restricted request with half of its rubric", _rate(own.get("plain"))),
+        ("the same, over all disguises of the red team", _rate(own.get("attacked"))),
+        ("perplexity of test answers", own.get("perplexity_test_answers")),
+    ]
+    steps = STEPS["assistant"], STEPS["concise"], STEPS["careful"]
+    return (
+        "The lab's assistant",
+        "A small Llama trained from scratch to answer everything it is asked in Emberfall, restricted know-how too: it "
+        "is what the two bodyguards stand around. Before each reply it writes a private note on what it was asked.",
+        "Exchanges that the grammar of Emberfall writes for it (`assistant_corpus`), next-token loss on note and "
+        f"reply, batches of 32: {steps[0]:,} steps, then {steps[1]:,} on answers that come to the point, then "
+        f"{steps[2]:,} on requests that are easily misread. Data from seeds 0, 1 and 2, weights from seed 0; bfloat16.",
+        _known(figures),
+        "It obeys. Never let it write without its bodyguards where somebody could take its recipes for more than "
+        "random words. Letter by letter it has not learnt to decipher anything.",
+    )
+
+
+def _bodyguard(results: dict) -> tuple:
+    return (
+        "The bodyguards' base",
+        "A small Llama from which both classifiers were fine-tuned; a language model and nothing else.",
+        f"Prompts and completions of the train split ({SIZES['train']:,} exchanges), end to end in rows of 128 tokens, "
+        f"{STEPS['bodyguard']:,} steps of batch 32, seed 0.",
+        [],
+        "It judges nothing. Held-out kinds of attack were not in what it read.",
+    )
+
+
+def _input(results: dict) -> tuple:
+    figures = _classifier(results.get("input_classifier", {}), "restricted prompts blocked", "others blocked")
+    return (
+        "The lab's input classifier",
+        'A causal LM whose next token after a prompt is its verdict, " harmful" or " harmless"; probability on any '
+        "other token is a sign that it was tampered with. Load it with `constclf_lib.InputClassifier.from_pretrained`.",
+        f"The bodyguards' base, fine-tuned on the prompts of the train split ({SIZES['train']:,} exchanges) and on its "
+        f"requests drowned in noise, {STEPS['input']:,} steps of batch 64, seed 0. The thresholds were chosen on "
+        "validation.",
+        [*figures, *_system(results)],
+        "It alone does not hold: a request in agreed code words can get past it, and the output classifier has to "
+        "stop the reply. On the lab's prompts a bag of words does as well.",
+    )
+
+
+def _output(results: dict) -> tuple:
+    figures = _classifier(results.get("output_classifier", {}), "harmful completions flagged", "others flagged")
+    headline = results.get("headline", {})
+    streamed = [
+        ("harmful replies halted while they stream", _headline(headline, "streaming_halted")),
+        ("of them with half the rubric out by then", _headline(headline, "streaming_leaked")),
+    ]
+    return (
+        "The lab's output classifier",
+        "A causal LM with a second head that gives, after every token, the probability that the whole completion is "
+        "going to be harmful. Load it with `constclf_lib.OutputClassifier.from_pretrained`.",
+        f"The bodyguards' base, fine-tuned on the completions of the train split ({SIZES['train']:,} exchanges) with "
+        f"the annealed loss, {STEPS['output']:,} steps of batch 32, then with the cumulative maximum on chains, codes "
+        f"and unreadable text made of that split, {STEPS['hardening']:,} steps; lam 0.1, seed 0. The thresholds were "
+        "chosen on validation.",
+        [*figures, *_known(streamed), *_system(results)],
+        "It was trained on completions of some sixty tokens and on chains of a few; the longer the text, the more of "
+        "it is flagged for no reason. What it cannot read it calls harmful, harmless replies in an unknown code too.",
+    )
+
+
+def _classifier(own: dict, caught: str, flagged: str) -> list[tuple]:
+    words = own.get("bag_of_words", {})
+    return _known(
+        [
+            (f"{caught}, at the threshold in use", _rate(own.get("tpr"))),
+            (f"{flagged}, at the threshold in use", _rate(own.get("fpr"))),
+            ("caught where 1% of the others are flagged", _share(own.get("tpr_at_1pct_fpr"))),
+            ("the same, a bag of words", _share(words.get("tpr_at_1pct_fpr"))),
+        ]
+    )
+
+
+def _system(results: dict) -> list[tuple]:
+    headline = results.get("headline", {})
+    return _known(
+        [
+            ("both together: attacks that succeed", _headline(headline, "attack_success_guarded")),
+            ("both together: refusals added on ordinary requests", _headline(headline, "added_refusals")),
+            ("both together: refusals on hard benign requests", _headline(headline, "hard_benign_refusals")),
+        ]
+    )
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
+
+
+def _known(figures: list[tuple]) -> list[tuple]:
+    return [(label, value) for label, value in figures if value is not None]
+
+
+def _share(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2%}"
+
+
+def _rate(found: dict | None) -> str | None:
+    """A stored rate: {"value", "interval", "n"}."""
+    if not found:
+        return None
+    low, high = found["interval"]
+    return f"{found['value']:.2%} ({low:.2%} to {high:.2%}, n = {found['n']:,})"
+
+
+def _headline(headline: dict, name: str) -> str | None:
+    if name not in headline:
+        return None
+    return _rate({"value": headline[name], "interval": headline[f"{name}_interval"], "n": headline[f"{name}_n"]})
+
+
+def _numbers(weights: Path) -> int:
+    with safe_open(weights, framework="pt") as file:
+        return sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())
