@@ -86,6 +86,8 @@ def save_guard(guard, folder: Path) -> None:
     parts = {name: part for name, part in parts.items() if part is not None}
     folder.mkdir(parents=True, exist_ok=True)
     staged = folder / ".part"
+    if not (folder / CARD).exists():  # an earlier save was killed on its last steps: what it replaced comes back first
+        _put_back(staged, folder)
     shutil.rmtree(staged, ignore_errors=True)
     try:
         with quiet():
@@ -120,11 +122,17 @@ def _publish(staged: Path, folder: Path) -> None:
         for name in reversed(names):
             _move(staged / name, folder)
     except BaseException:
-        for name in reversed(names):
-            if (old / name).exists():
-                _move(folder / name, staged)
-                _move(old / name, folder)
+        _put_back(staged, folder)
         raise
+
+
+def _put_back(staged: Path, folder: Path) -> None:
+    """What `_publish` moved away stands again, thresholds.json last."""
+    old = staged / "old"
+    for name in reversed((CARD, *PARTS)):
+        if (old / name).exists():
+            _move(folder / name, staged)
+            _move(old / name, folder)
 
 
 def _move(path: Path, folder: Path) -> None:
