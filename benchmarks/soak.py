@@ -265,7 +265,7 @@ class Soak:
                     while True:
                         limit = 0.02 if hangs < math.inf else 60
                         seen.append(await asyncio.wait_for(anext(guarded), limit))
-            except (StopAsyncIteration, asyncio.TimeoutError):
+            except (TimeoutError, StopAsyncIteration):
                 pass
             while not guarded._freed:  # a pass that was abandoned ends first
                 await asyncio.sleep(0.001)

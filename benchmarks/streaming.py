@@ -32,15 +32,27 @@ LENGTHS, STREAMS = (64, 256, 1024), (1, 4, 16, 64)
 RESULTS = Path(__file__).resolve().parent / "results" / "streaming.json"
 
 
+def random_backbone() -> LlamaForCausalLM:
+    """A language model of the bodyguard's size that has learnt nothing."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=80,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            intermediate_size=208,
+            vocab_size=2048,
+            max_position_embeddings=2048,
+        )
+    )
+
+
 def load_classifier() -> tuple[OutputClassifier, str]:
     """The lab's output classifier, or random weights of the same size: time does not depend on their values."""
     try:
         return OutputClassifier.from_pretrained(data_path("models", "output_classifier")), "lab"
     except FileNotFoundError:
-        torch.manual_seed(0)
-        size = {"hidden_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 208}
-        config = LlamaConfig(**size, vocab_size=2048, max_position_embeddings=2048)
-        return OutputClassifier.from_backbone(LlamaForCausalLM(config)).eval(), "random"
+        return OutputClassifier.from_backbone(random_backbone()).eval(), "random"
 
 
 class Clock:
@@ -82,9 +94,7 @@ class Behind:
     def one_more(self, k: int, whole: bool) -> None:
         token, clock, times = self.ids[self.length + k], self.clock, self.times
         step = torch.tensor([[token]], device=self.classifier.device)
-        took, output = clock(
-            lambda: self.classifier.read(step, cache=self.cache, use_cache=True)
-        )
+        took, output = clock(lambda: self.classifier.read(step, cache=self.cache, use_cache=True))
         times["backbone"].append(took)
         times["head"].append(clock(lambda: self.scorer.head(output.last_hidden_state))[0])
         times["scorer"].append(clock(lambda: self.stream.push([token]))[0])

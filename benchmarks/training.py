@@ -23,13 +23,13 @@ import torch
 import transformers
 from transformers import (
     AutoModelForCausalLM,
-    LlamaConfig,
-    LlamaForCausalLM,
+    PreTrainedModel,
     PrinterCallback,
     Trainer,
     TrainerCallback,
 )
 
+from benchmarks.streaming import random_backbone
 from constclf_lib import data_path
 from constclf_lib.models import OutputClassifier
 from constclf_lib.tokenization import pad_batch
@@ -38,14 +38,12 @@ from constclf_lib.training import OutputClassifierTrainer, fine_tune_arguments
 RESULTS = Path(__file__).resolve().parent / "results" / "training.json"
 
 
-def load_backbone() -> tuple[torch.nn.Module, str]:
+def load_backbone() -> tuple[PreTrainedModel, str]:
     """The lab's bodyguard, or random weights of the same size."""
     try:
         return AutoModelForCausalLM.from_pretrained(data_path("models", "bodyguard")), "lab"
     except FileNotFoundError:
-        torch.manual_seed(0)
-        size = {"hidden_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 208}
-        return LlamaForCausalLM(LlamaConfig(**size, vocab_size=2048, max_position_embeddings=2048)), "random"
+        return random_backbone(), "random"
 
 
 def rows(count: int, length: int, vocab_size: int) -> list[dict]:
@@ -122,6 +120,8 @@ def main() -> None:
             speed, peaks[kind] = run(kind, backbone, data, steps, batch_size)
             measured.append(speed)
     medians = {kind: statistics.median(measured) for kind, measured in speeds.items()}
+    # a process cannot be asked for the peak of one of its parts; a GPU's allocator can
+    memory = peaks if torch.cuda.is_available() else {"process": process_megabytes()}
     results = {
         "weights": weights,
         "parameters": sum(p.numel() for p in backbone.parameters()),
@@ -136,13 +136,12 @@ def main() -> None:
         "output_classifier_over_plain": statistics.median(
             ours / plain for ours, plain in zip(speeds["output_classifier"], speeds["plain"], strict=True)
         ),
-        # a process cannot be asked for the peak of one of its parts; a GPU's allocator can
-        "peak_megabytes": peaks if torch.cuda.is_available() else {"process": process_megabytes()},
+        "peak_megabytes": memory,
     }
     print("| trainer | tokens per second |\n|---|---|")
     for kind, name in (("plain", "transformers Trainer"), ("output_classifier", "OutputClassifierTrainer")):
         print(f"| {name} | {medians[kind]:,.0f} |")
-    print("\npeak memory, MB:", {name: round(peak) for name, peak in results["peak_megabytes"].items()})
+    print("\npeak memory, MB:", {name: round(peak) for name, peak in memory.items()})
     print(f"ours over plain: {results['output_classifier_over_plain']:.2f}")
     options.output.parent.mkdir(parents=True, exist_ok=True)
     options.output.write_text(json.dumps(results, indent=1) + "\n")

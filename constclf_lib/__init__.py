@@ -5,7 +5,7 @@ asked for, so `import constclf_lib` is instant. `from constclf_lib.losses import
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # for editors and type checkers; at run time the names below are looked up when they are used
     from ._data import data_path as data_path
@@ -46,7 +46,7 @@ _PACKAGE_OF = {name: package for package, names in _HOME.items() for name in nam
 __all__ = ["__version__", *sorted(_PACKAGE_OF)]
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _PACKAGE_OF:
         return getattr(import_module(f".{_PACKAGE_OF[name]}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,11 +12,16 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from ._data import data_path
 from .recipes import manifest
+
+
+def _say(stage: str, line: str) -> None:
+    print(f"[{stage}] {line}", file=sys.stderr, flush=True)
 
 
 class Stage(NamedTuple):
@@ -146,7 +151,7 @@ def build(data: Path, stages: list[Stage], force: bool = False) -> None:
             shutil.rmtree(data / ".build" / stage.name, ignore_errors=True)
         started = time.monotonic()
         print(f"[{stage.name}] about {stage.minutes:g} minutes", flush=True)
-        stage.run(data, lambda line, name=stage.name: print(f"[{name}] {line}", file=sys.stderr, flush=True))
+        stage.run(data, partial(_say, stage.name))
         shutil.rmtree(data / ".build" / stage.name, ignore_errors=True)
         print(f"[{stage.name}] done in {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
 

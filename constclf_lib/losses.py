@@ -5,9 +5,11 @@ to 06; the loss of section 3.4 of Constitutional Classifiers, arXiv 2501.18837, 
 2601.04603) and the next-token loss that keeps its language model alive (chapter 03). All three harm losses are one
 cross-entropy on a *logit per position*; they differ only in that logit:
 
-    option A    z_t                                   what the classifier says at t option B    max of z_s over scored s
-    <= t         the most alarming thing it has said so far (a maximum commutes with the sigmoid) annealed    logit of
-    (1 - omega) sigmoid(z_t) + omega sigmoid(max of z_s)
+    option A    z_t                         what the classifier says at t
+    option B    max of z_s over s <= t      the most alarming thing it has said so far; s runs over scored positions
+    annealed    logit of (1 - omega) sigmoid(z_t) + omega sigmoid(max of z_s)
+
+(In option B the maximum may be taken of logits, because a sigmoid keeps their order.)
 
 What it deliberately does not do: weigh the losses against each other (`training`), know about models or tokenizers,
 or take a probability where a logit will do. Working in logits keeps value and gradient exact and finite for |logit| up

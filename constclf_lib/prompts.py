@@ -13,7 +13,9 @@ Deliberately not here: the lab's values for them (`lab/tokenizer.py`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import islice
+from typing import Any
 
 from .tokenization import decode_text, template_ids, text_ids
 
@@ -28,25 +30,25 @@ _OTHER_WORDS = (
 )
 
 
-def _setting(tokenizer, name: str) -> str | None:
+def _setting(tokenizer: Any, name: str) -> str | None:
     """One of our settings in tokenizer_config.json, or None."""
     return getattr(tokenizer, "init_kwargs", {}).get(name)
 
 
-def chat_id(tokenizer, token: str) -> int:
+def chat_id(tokenizer: Any, token: str) -> int:
     """The id of a control token. Raises ValueError for a tokenizer that does not have it."""
     if token not in tokenizer.get_added_vocab():
         raise ValueError(f"this tokenizer has no control token {token}")
     return tokenizer.convert_tokens_to_ids(token)
 
 
-def note_end_id(tokenizer) -> int | None:
+def note_end_id(tokenizer: Any) -> int | None:
     """The id of the control token that ends an assistant's private note, None for an assistant that writes none."""
     token = _setting(tokenizer, "note_end")
     return None if token is None else chat_id(tokenizer, token)
 
 
-def verdict_prompt_ids(tokenizer, prompt: str) -> list[int]:
+def verdict_prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     """What the input classifier reads; its next token is the verdict. Lab: `<|user|>` prompt `<|assistant|>`. A
     tokenizer without a `verdict_prompt`: the prompt in a plain question.
     """
@@ -59,7 +61,7 @@ def verdict_prompt_ids(tokenizer, prompt: str) -> list[int]:
     ]
 
 
-def verdict_token_ids(tokenizer, words: tuple[str, str] = VERDICT_WORDS) -> tuple[int, int]:
+def verdict_token_ids(tokenizer: Any, words: tuple[str, str] = VERDICT_WORDS) -> tuple[int, int]:
     """The ids of the two verdict words (harmful first). Raises ValueError, naming two words that will do, unless each
     is exactly one token, two different ones, and known.
     """
@@ -73,7 +75,7 @@ def verdict_token_ids(tokenizer, words: tuple[str, str] = VERDICT_WORDS) -> tupl
     return found
 
 
-def _words_that_work(tokenizer, words) -> tuple[str, ...]:
+def _words_that_work(tokenizer: Any, words: Iterable[str]) -> tuple[str, ...]:
     """Two verdict words that this tokenizer has: tried, not guessed."""
     stripped = tuple(word.strip() for word in words)
     for pair in (stripped, *_OTHER_WORDS):
@@ -84,18 +86,18 @@ def _words_that_work(tokenizer, words) -> tuple[str, ...]:
     return tuple(islice((word for word in letters if _known(tokenizer, word)), 2))
 
 
-def _known(tokenizer, word: str) -> list[int]:
+def _known(tokenizer: Any, word: str) -> list[int]:
     """The id of a word that is one token, and not the one for unknown words; else []."""
     ids = text_ids(tokenizer, word)
     return ids if len(ids) == 1 and ids != [tokenizer.unk_token_id] else []
 
 
-def _one_token_each(tokenizer, words) -> tuple[int, int] | None:
+def _one_token_each(tokenizer: Any, words: Iterable[str]) -> tuple[int, int] | None:
     ids = [i for word in words for i in _known(tokenizer, word)]
     return (ids[0], ids[1]) if len(set(ids)) == 2 else None
 
 
-def completion_prefix_ids(tokenizer) -> list[int]:
+def completion_prefix_ids(tokenizer: Any) -> list[int]:
     """What stands before a completion for the output classifier: the beginning-of-text token where a tokenizer has one,
     else (in the lab) nothing.
     """
@@ -107,7 +109,7 @@ _PLACE = (
 )
 
 
-def prompt_ids(tokenizer, prompt: str) -> list[int]:
+def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
     """What an assistant reads before its reply, the prompt as text and nothing more.
 
     With a chat template: the template around the ids of the prompt, which therefore cannot contain its control tokens
@@ -122,7 +124,7 @@ def prompt_ids(tokenizer, prompt: str) -> list[int]:
     return [*template_ids(tokenizer, parts[0]), *text_ids(tokenizer, prompt), *template_ids(tokenizer, parts[1])]
 
 
-def turn_end_ids(tokenizer) -> list[int]:
+def turn_end_ids(tokenizer: Any) -> list[int]:
     """The first token that a chat template puts behind an assistant's message: what ends a turn if it is a control
     token, also where the model's settings name only the end of the text. [] or one id.
     """
@@ -136,5 +138,5 @@ def turn_end_ids(tokenizer) -> list[int]:
     return template_ids(tokenizer, behind)[:1]
 
 
-def _rendered(tokenizer, messages, **options) -> str:
+def _rendered(tokenizer: Any, messages: list[dict[str, str]], **options: Any) -> str:
     return tokenizer.apply_chat_template(messages, tokenize=False, **options)

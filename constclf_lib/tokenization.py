@@ -19,6 +19,7 @@ import json
 import threading
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ import torch
 class _PrivateTokenizer:
     """A copy of a tokenizer that nobody else holds, one thread at a time, and what `text_ids` has to know about it."""
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer: Any) -> None:
         self.copied_from = _identity(tokenizer)
         self._tokenizer = copy.deepcopy(tokenizer)
         self._one_at_a_time = threading.Lock()
@@ -42,17 +43,17 @@ class _PrivateTokenizer:
         self.spellings = sorted(spellings, key=len, reverse=True)
         self.longest_token = max((len(token) for token in tokenizer.get_vocab()), default=1)
 
-    def encode(self, text, control_tokens: bool = False):
+    def encode(self, text: str | list[str], control_tokens: bool = False) -> Any:
         """Ids of a text, or of each of a list of texts. control_tokens: what spells one becomes one."""
         with self._one_at_a_time:
             return self._tokenizer(text, add_special_tokens=False, split_special_tokens=not control_tokens)["input_ids"]
 
 
-_copies: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()  # a memo: tokenizer -> _PrivateTokenizer
+_copies: weakref.WeakKeyDictionary[Any, _PrivateTokenizer] = weakref.WeakKeyDictionary()  # a memo
 _copying = threading.Lock()
 
 
-def _private(tokenizer) -> _PrivateTokenizer:
+def _private(tokenizer: Any) -> _PrivateTokenizer:
     own = _copies.get(tokenizer)
     if own is None or own.copied_from != _identity(tokenizer):
         with _copying:
@@ -60,12 +61,12 @@ def _private(tokenizer) -> _PrivateTokenizer:
     return own
 
 
-def _identity(tokenizer) -> tuple:
+def _identity(tokenizer: Any) -> tuple[int, tuple[int, ...], str]:
     """What changes when somebody adds tokens, or a template, after the copy was made."""
     return len(tokenizer), tuple(tokenizer.all_special_ids), str(getattr(tokenizer, "chat_template", None))
 
 
-def text_ids(tokenizer, text: str) -> list[int]:
+def text_ids(tokenizer: Any, text: str) -> list[int]:
     """Token ids of user text. Control tokens that the text spells out are encoded as the ordinary characters they are
     made of.
 
@@ -82,7 +83,7 @@ def text_ids(tokenizer, text: str) -> list[int]:
     return ids
 
 
-def batch_text_ids(tokenizer, texts: Sequence[str]) -> list[list[int]]:
+def batch_text_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """`text_ids` of many texts, in one call where that is safe (ten times as fast)."""
     texts = list(texts)
     if not texts or not getattr(tokenizer, "is_fast", False):
@@ -94,14 +95,14 @@ def batch_text_ids(tokenizer, texts: Sequence[str]) -> list[list[int]]:
     ]
 
 
-def template_ids(tokenizer, text: str) -> list[int]:
+def template_ids(tokenizer: Any, text: str) -> list[int]:
     """Token ids of a template's own text, in which control tokens are control tokens. Never for anything that a user
     wrote.
     """
     return _private(tokenizer).encode(text, control_tokens=True) if text else []
 
 
-def fewest_ids(tokenizer, text: str) -> int:
+def fewest_ids(tokenizer: Any, text: str) -> int:
     """A number of tokens that `text` has at least, without encoding it: as if each were the longest of the vocabulary.
     (A tokenizer that drops accents, or has one token for any unknown word, may need fewer for text made of those.)
     """
@@ -116,12 +117,12 @@ def _broken_up(text: str, spellings: Sequence[str]) -> list[str]:
     return [piece for piece in pieces if piece]
 
 
-def decode_text(tokenizer, ids: Sequence[int]) -> str:
+def decode_text(tokenizer: Any, ids: Sequence[int]) -> str:
     """The text of `ids`, control tokens left out, spaces exactly as they were."""
     return tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
-def fingerprint(tokenizer) -> str:
+def fingerprint(tokenizer: Any) -> str:
     """A short hash that is equal exactly if two tokenizers give the same ids for the same text: vocabulary, merges,
     normaliser and pre-tokenizer.
     """

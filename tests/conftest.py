@@ -11,14 +11,15 @@ from tests.tiny_models import tiny_lab
 ROOT = Path(__file__).resolve().parent.parent
 NOT_OURS = {
     ".git",
-    ".venv",
     "__pycache__",
     ".ipynb_checkpoints",
+    ".mypy_cache",
     ".ruff_cache",
     ".pytest_cache",
     ".hypothesis",
     "build",
     "dist",
+    "site",
 }
 
 
@@ -41,6 +42,7 @@ def repository_files() -> list[Path]:
             path
             for path in ROOT.rglob("*")
             if not NOT_OURS & set(path.relative_to(ROOT).parts)
+            and not path.relative_to(ROOT).parts[0].startswith(".venv")
             and ".egg-info" not in str(path)
             and path.suffix != ".tmp"
         ]

@@ -12,7 +12,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 from constclf_lib.lab import as_assistant, train_tokenizer
-from constclf_lib.models import InputClassifier, OutputClassifier, Reading
+from constclf_lib.models import InputClassifier, OutputClassifier, Reading, Seen
 from constclf_lib.prompts import ASSISTANT, END, NOTE, chat_id
 from constclf_lib.tokenization import fingerprint, text_ids
 
@@ -124,6 +124,9 @@ class WordClassifier(_Scripted):
 
     def value_head(self, hidden):
         return hidden
+
+    def check_streaming(self):
+        return Seen(chunks=True, padding=False, pauses=False, rewinding=True, padding_token=True)
 
 
 class ScriptedAssistant(_Scripted):

@@ -6,16 +6,16 @@ do, without the panels), checks/ (the exercises).
 
 from .panels import guard_panel, operating_panel, red_team_panel
 from .red_team_game import RedTeam
-from .rehearsal import Rehearsal, operating_point, picture_of, rehearse, show_operating_point, show_reply
-from .session import BRANCH, FIRST_CELL, REPOSITORY, badge, report, seed_everything, setup
+from .rehearsal import operating_point, picture_of, rehearse, show_operating_point, show_reply
+from .session import BRANCH, FIRST_CELL, REPOSITORY, badge, environment, report, seed_everything, setup
 
 __all__ = [
     "BRANCH",
     "FIRST_CELL",
     "REPOSITORY",
     "RedTeam",
-    "Rehearsal",
     "badge",
+    "environment",
     "guard_panel",
     "operating_panel",
     "operating_point",

@@ -41,7 +41,7 @@ def guard_panel(guard, prompt: str = "", max_new_tokens: int = 256):
     def draw(_=None):
         if panel.rehearsal is None:
             return
-        limits = moved(guard.thresholds, panel.input_threshold.value, panel.output_threshold.value)
+        limits = moved(guard, panel.input_threshold.value, panel.output_threshold.value)
         _put(panel, picture_of(panel.rehearsal, limits))
 
     def ask(_=None):
@@ -80,8 +80,10 @@ def operating_panel(attack_scores, benign_groups: Mapping[str, tuple], threshold
 
 
 def red_team_panel(guard, targets: Mapping[str, tuple[str, Sequence[str]]], max_new_tokens: int = 256):
-    """Attack the guard by hand and keep the score. Attributes: target, prompt, reply_in, button, words, record,
-    game."""
+    """Attack the guard by hand and keep the score.
+
+    The panel's parts are its attributes: target, prompt, reply_in, button, words, record, game.
+    """
     import ipywidgets
 
     panel = _panel("red team")
@@ -132,9 +134,13 @@ def _slider(side: str, calibrated: float):
     stops = {**{value: f"{value:g}" for value in _STOPS}, float(calibrated): f"{calibrated:.4g} (calibrated)"}
     options = [(stops[value], value) for value in sorted(stops)]
     return ipywidgets.SelectionSlider(
-        options=options, value=float(calibrated), description=f"{side} threshold", continuous_update=False,
-        style={"description_width": "initial"}, layout=ipywidgets.Layout(width="47%", margin="0 1% 0 0"),
-    )  # fmt: skip
+        options=options,
+        value=float(calibrated),
+        description=f"{side} threshold",
+        continuous_update=False,
+        style={"description_width": "initial"},
+        layout=ipywidgets.Layout(width="47%", margin="0 1% 0 0"),
+    )
 
 
 def _wide(height: str | None = None):

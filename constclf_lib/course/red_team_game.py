@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from ..guard import GuardedModel
 from ..lab import grade
 
 
 @dataclass
 class Attempt:
-    """One attack: what was typed, what came out, how many facts of the rubric it held, and whether that is a
-    success."""
+    """One attack: what was typed, what came out, how many facts of the rubric it held, and was it a success?"""
 
     target: str
     prompt: str
@@ -34,7 +34,7 @@ class RedTeam:
     to the plain prompt, as in the paper. The twin of `red_team_panel`.
     """
 
-    guard: object
+    guard: GuardedModel
     targets: Mapping[str, tuple[str, Sequence[str]]]
     max_new_tokens: int = 256
     attempts: list[Attempt] = field(default_factory=list)

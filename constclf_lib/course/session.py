@@ -19,6 +19,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 import torch
+from matplotlib.rcsetup import cycler
 from packaging.requirements import Requirement
 
 from .._data import data_path
@@ -43,8 +44,10 @@ if "google.colab" in sys.modules:  # on Colab: bring the course; anywhere else: 
 
 
 def badge(path: str) -> str:
-    """Markdown of the Colab badge for a notebook; `path` counts from the repository root
-    ("notebooks/05_option_b.ipynb")."""
+    """Markdown of the Colab badge for a notebook.
+
+    path: counted from the repository root ("notebooks/05_option_b.ipynb").
+    """
     target = f"https://colab.research.google.com/github/{REPOSITORY}/blob/{BRANCH}/{path}"
     return f"[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({target})"
 
@@ -60,8 +63,8 @@ class Lab(NamedTuple):
 def setup(seed: int = 0) -> Lab:
     """Make a run repeatable and quiet, choose the device, and say in one line that all is ready.
 
-    `CONSTCLF_DEVICE=cpu` keeps a run off the GPU (the committed outputs are made this way); `CONSTCLF_BACKBONE=name-
-    or-path` runs a chapter on another causal LM than the lab's. Raises FileNotFoundError, naming the command that
+    `CONSTCLF_DEVICE=cpu` keeps a run off the GPU (the committed outputs are made this way); `CONSTCLF_BACKBONE=...`, a
+    name or path, runs a chapter on another causal LM than the lab's. Raises FileNotFoundError, naming the command that
     restores it, if the lab data is missing.
     """
     if "google.colab" in sys.modules:
@@ -71,7 +74,7 @@ def setup(seed: int = 0) -> Lab:
     device = choose_device()
     if device.type == "cpu":
         torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # costs time, and nothing here reads such memory
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # slow, and read by none
     _quiet()
     _picture_style()
     data_path("lab")
@@ -88,25 +91,28 @@ def seed_everything(seed: int) -> None:
 
 
 def choose_device() -> torch.device:
-    """$CONSTCLF_DEVICE if set, else CUDA if there is one, else the CPU (not MPS: its numbers differ from the printed
-    ones)."""
+    """$CONSTCLF_DEVICE if set, else CUDA if there is one, else the CPU.
+
+    Not MPS: its numbers differ from the printed ones.
+    """
     named = os.environ.get("CONSTCLF_DEVICE")
     return torch.device(named or ("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the hardware has it, else float32. `torch.cuda.is_bf16_supported()` also says yes to a T4, which
-    only emulates it."""
+    """bfloat16 where the hardware has it, else float32.
+
+    `torch.cuda.is_bf16_supported()` also says yes to a T4, which only emulates it.
+    """
     capable = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.bfloat16 if capable else torch.float32
 
 
 def report(name: str, *values, digits: int = 3, percent: bool = False) -> None:
-    """Print one line `name: value value ...` that is the same on every machine: floats to `digits` significant digits,
-    counts in full.
+    """Print one line `name: value value ...` that is the same on every machine.
 
-    `values` are numbers, scalar or short one-dimensional tensors and arrays, or words to set between them.
-    `percent=True` shows floats times 100.
+    Floats to `digits` significant digits, counts in full. `values` are numbers, scalar or short one-dimensional tensors
+    and arrays, or words to set between them. `percent=True` shows floats times 100.
     """
     print(f"{name}: {' '.join(_shown(value, digits, percent) for value in values)}")
 
@@ -136,22 +142,22 @@ def environment() -> None:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "unknown processor"
     print(f"device {device} ({name}), dtype {choose_dtype(device)}")
     for requirement, installed in _requirements():
-        state = (
-            "missing"
-            if installed is None
-            else "ok"
-            if requirement.specifier.contains(installed, prereleases=True)
-            else "outside range"
-        )
+        if installed is None:
+            state = f"missing, {requirement.marker}" if requirement.marker else "missing"
+        else:
+            state = "ok" if requirement.specifier.contains(installed, prereleases=True) else "outside range"
         print(f"[{state}] {requirement.name} {installed or ''} (wanted {requirement.specifier})")
 
 
 def _requirements():
-    """(requirement, installed version or None) for each line of requirements.txt."""
-    for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines():
-        line = line.split("#")[0].strip()
-        if line:
-            requirement = Requirement(line)
+    """(requirement, installed version or None) for each line of requirements.txt; where the library was installed
+    without a clone, for each line of its metadata, whose markers name the extra."""
+    if REQUIREMENTS.exists():
+        lines = [line.split("#")[0].strip() for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines()]
+    else:
+        lines = metadata.requires("constclf-lib") or []
+    for requirement in map(Requirement, filter(None, lines)):
+        if requirement.name != "constclf-lib":  # the extra that is made of other extras
             try:
                 yield requirement, metadata.version(requirement.name)
             except metadata.PackageNotFoundError:
@@ -187,7 +193,7 @@ def _picture_style() -> None:
     matplotlib.rcParams.update(
         {
             "figure.figsize": (8.0, 3.2),
-            "axes.prop_cycle": matplotlib.cycler(color=SERIES),
+            "axes.prop_cycle": cycler(color=SERIES),
             "axes.spines.top": False,
             "axes.spines.right": False,
             "legend.frameon": False,

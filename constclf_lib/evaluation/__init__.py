@@ -1,10 +1,12 @@
 """Thresholds, intervals and costs. Only arrays and model configs come in; no model is run here.
 
-intervals, ranking (figures that need no threshold), calibration (thresholds chosen on benign scores), compute (FLOPs).
+intervals, estimate (a figure with its interval), ranking (figures that need no threshold), calibration (thresholds
+chosen on benign scores), compute (FLOPs).
 """
 
 from .calibration import calibrate_threshold, choose_threshold_pair, in_depth
 from .compute import Overhead, compute_overhead, flops_per_token, forward_flops
+from .estimate import Estimate, estimate_rate, rate_of
 from .intervals import (
     bootstrap_interval,
     clean_scores,
@@ -13,22 +15,25 @@ from .intervals import (
     t_interval,
     wilson_interval,
 )
-from .ranking import labelled, peaks, tpr_at_fpr
+from .ranking import highest_scores, labelled, tpr_at_fpr
 
 __all__ = [
+    "Estimate",
     "Overhead",
     "bootstrap_interval",
     "calibrate_threshold",
     "choose_threshold_pair",
     "clean_scores",
     "compute_overhead",
+    "estimate_rate",
     "flops_per_token",
     "forward_flops",
+    "highest_scores",
     "in_depth",
     "labelled",
     "paired_difference",
     "paired_rate_difference",
-    "peaks",
+    "rate_of",
     "t_interval",
     "tpr_at_fpr",
     "wilson_interval",

@@ -14,11 +14,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .intervals import clean_scores
 
+Pair = tuple[ArrayLike, ArrayLike]  # input scores, output scores
 
-def calibrate_threshold(benign_scores, max_fpr: float) -> float:
+
+def calibrate_threshold(benign_scores: ArrayLike, max_fpr: float) -> float:
     """The lowest threshold that flags at most `max_fpr` of the benign scores (flagged: score > threshold; chapter 02).
 
     It is an order statistic of the benign scores, so ties count against the budget and never break it; with saturated
@@ -53,7 +56,7 @@ class ThresholdPair(NamedTuple):
 
 
 def choose_threshold_pair(
-    attack_scores, benign_groups: Mapping[str, tuple], limits: Mapping[str, float]
+    attack_scores: Pair, benign_groups: Mapping[str, Pair], limits: Mapping[str, float]
 ) -> ThresholdPair:
     """The pair that catches most attacks within a limit on refusals for every benign group (paper 1.5, chapter 08).
 

@@ -1,58 +1,97 @@
 """What the guard costs, counted in floating-point operations of the forward passes (chapter 08).
 
-Closed forms from a model's config; a test compares them with PyTorch's own FLOP counter. A multiply-add is two FLOPs.
-Deliberately not here: seconds (benchmarks/ measures those), and what does not multiply matrices (norms, activations).
+Closed forms; a test compares them with PyTorch's own FLOP counter. A multiply-add is two FLOPs. The matrices are summed
+where a model comes in, and taken from the config where only that does, for families whose blocks are known here.
+Deliberately not here: seconds (benchmarks/ measures those), what does not multiply matrices (norms, activations), and
+models that do not multiply every token by every matrix (mixtures of experts): those are refused, not guessed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from .intervals import bootstrap_interval
 
-# Feed-forward blocks of these families have two matrices; every other family here has a gate as well, so three.
-_TWO_MATRIX = ("gpt2", "gpt_neo", "gpt_neox", "gptj", "opt", "phi", "bloom", "falcon", "pythia")
+# Matrices of a feed-forward block: up and down, and in most families a gate. Seen by a test that sums the real ones.
+_MATRICES = {
+    **dict.fromkeys(("gpt2", "gpt_neo", "gpt_neox", "gptj", "opt", "phi", "bloom", "starcoder2"), 2),
+    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "granite", "cohere"), 3),
+    **dict.fromkeys(("olmo", "olmo2", "phi3", "smollm3", "stablelm"), 3),
+}
 
 
-def _shape(config) -> tuple[int, int, int, int, int, int]:
-    """(layers, hidden, query width, key-value width, feed-forward width, matrices per feed-forward block)."""
+class _Shape(NamedTuple):
+    layers: int
+    attention_width: int  # heads times the width of one
+    body: float  # weights of the matrices that every token is multiplied by, without the LM head
+    head: float  # weights of the LM head
+
+
+def _shape(model_or_config: Any) -> _Shape:
+    config = getattr(model_or_config, "config", model_or_config).get_text_config()
+    heads = getattr(config, "num_attention_heads", None)
+    if not heads:
+        raise ValueError(f"FLOPs of {config.model_type} are not known here: it has no attention heads")
+    hidden, layers = config.hidden_size, config.num_hidden_layers
+    width = heads * (getattr(config, "head_dim", None) or hidden // heads)
+    body = _summed(model_or_config) if hasattr(model_or_config, "base_model") else _closed_form(config, width)
+    return _Shape(layers, width, body, hidden * config.vocab_size)
+
+
+def _summed(model: Any) -> int:
+    """The weights of every matrix of the body but its embeddings, which are looked up, not multiplied."""
+    weights = [
+        weight
+        for module in model.base_model.modules()
+        if not hasattr(module, "num_embeddings")
+        for weight in module.parameters(recurse=False)
+    ]
+    if any(weight.ndim > 2 for weight in weights):
+        raise ValueError(
+            f"{type(model).__name__} holds experts or convolutions: which weights a token meets is not known here"
+        )
+    return sum(weight.numel() for weight in weights if weight.ndim == 2)
+
+
+def _closed_form(config: Any, width: int) -> int:
+    """The same from the config of a known family."""
+    if config.model_type not in _MATRICES:
+        raise ValueError(
+            f"the blocks of {config.model_type!r} are not known here; pass the model instead of its config, and its "
+            "matrices are summed"
+        )
     hidden, heads = config.hidden_size, config.num_attention_heads
-    head = getattr(config, "head_dim", None) or hidden // heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
-    return (
-        config.num_hidden_layers,
-        hidden,
-        heads * head,
-        kv_heads * head,
-        inner,
-        2 if config.model_type in _TWO_MATRIX else 3,
-    )
+    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None)
+    inner = inner or getattr(config, "ffn_dim", None) or 4 * hidden
+    key_value = kv_heads * width // heads
+    per_layer = 2 * hidden * width + 2 * hidden * key_value + _MATRICES[config.model_type] * hidden * inner
+    return config.num_hidden_layers * per_layer
 
 
-def flops_per_token(config, lm_head: bool = True, context: float = 0) -> float:
-    """FLOPs of one token's forward pass that attends to `context` positions; dense decoder models only.
+def flops_per_token(model_or_config: Any, lm_head: bool = True, context: float = 0) -> float:
+    """FLOPs of one token's forward pass that attends to `context` positions: every matrix of the body, attention over
+    the context in every layer, and the LM head if asked for.
 
-    Per layer: query and output projections, key and value projections, attention over the context, feed-forward block.
+    model_or_config: a causal LM (dense, with attention) or the config of a known family. Raises ValueError for others.
     """
-    layers, hidden, query, key_value, inner, matrices = _shape(config)
-    per_layer = 2 * (2 * hidden * query + 2 * hidden * key_value + matrices * hidden * inner) + 4 * query * context
-    return layers * per_layer + (2 * hidden * config.vocab_size if lm_head else 0)
+    shape = _shape(model_or_config)
+    attention = shape.layers * 4 * shape.attention_width * context
+    return 2 * shape.body + attention + (2 * shape.head if lm_head else 0)
 
 
-def forward_flops(config, tokens, lm_head_tokens=0):
+def forward_flops(model_or_config: Any, tokens: ArrayLike, lm_head_tokens: ArrayLike = 0) -> Any:
     """FLOPs of a causal pass over `tokens` positions (cached or not: the same work), the LM head at some of them.
 
-    Numbers or arrays of them. Position t attends to t + 1 positions.
+    Numbers or arrays of them. Position t attends to t + 1 positions. Raises ValueError as `flops_per_token` does.
     """
-    tokens = np.asarray(tokens, float)
-    body = tokens * flops_per_token(config, lm_head=False, context=0)
-    layers, _, query, *_ = _shape(config)
-    attention = layers * 4 * query * tokens * (tokens + 1) / 2
-    return body + attention + np.asarray(lm_head_tokens, float) * 2 * config.hidden_size * config.vocab_size
+    shape, tokens = _shape(model_or_config), np.asarray(tokens, float)
+    attention = shape.layers * 4 * shape.attention_width * tokens * (tokens + 1) / 2
+    return 2 * shape.body * tokens + attention + 2 * shape.head * np.asarray(lm_head_tokens, float)
 
 
 class Overhead(NamedTuple):
@@ -67,7 +106,7 @@ class Overhead(NamedTuple):
 
 
 def compute_overhead(
-    assistant, input_classifier, output_classifier, replies: Sequence[dict], seed: int = 0
+    assistant: Any, input_classifier: Any, output_classifier: Any, replies: Sequence[dict[str, Any]], seed: int = 0
 ) -> Overhead:
     """(input classifier + output classifier) / assistant, in FLOPs, over replies that ran to their end (paper 1.6).
 
@@ -82,9 +121,9 @@ def compute_overhead(
     if prompt.size == 0:
         raise ValueError("the overhead needs at least one reply")
     head = 2 * sum(p.numel() for p in output_classifier.value_head.parameters() if p.ndim == 2)
-    base = forward_flops(assistant.config, prompt + note + written, note + written + 1)
-    before = forward_flops(input_classifier.model.config, prompt, 1)
-    during = forward_flops(output_classifier.config, written + len(output_classifier.prefix_ids)) + written * head
+    base = forward_flops(assistant, prompt + note + written, note + written + 1)
+    before = forward_flops(input_classifier.model, prompt, 1)
+    during = forward_flops(output_classifier.model, written + len(output_classifier.prefix_ids)) + written * head
     low, high = bootstrap_interval(before + during, base, statistic=lambda a, b: a.sum() / b.sum(), seed=seed)
     shares = before.sum() / base.sum(), during.sum() / base.sum()
     return Overhead(float(sum(shares)), low, high, int(prompt.size), float(shares[0]), float(shares[1]))

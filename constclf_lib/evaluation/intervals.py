@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats as _scipy_stats
 
 
-def clean_scores(scores, name: str = "scores") -> np.ndarray:
+def clean_scores(scores: ArrayLike, name: str = "scores") -> np.ndarray:
     """A flat float64 array. ValueError if it is empty or holds NaN: a missing score is an error, not a small number."""
     values = np.asarray(scores, dtype=np.float64).reshape(-1)
     if values.size == 0:
@@ -28,25 +29,21 @@ def clean_scores(scores, name: str = "scores") -> np.ndarray:
 def wilson_interval(successes: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval for a proportion. It stays inside [0, 1] and says something at 0 of n: 3.8/n or so.
 
-    Raises ValueError unless 0 <= successes <= trials and trials > 0.
+    Raises ValueError unless 0 <= successes <= trials, trials > 0, both whole numbers.
     """
-    if trials <= 0 or not 0 <= successes <= trials:
+    if trials <= 0 or not 0 <= successes <= trials or successes % 1 or trials % 1:
         raise ValueError(f"{successes} of {trials} is not a proportion")
-    z = float(_scipy_stats.norm.ppf(0.5 + confidence / 2))
-    rate, shrink = successes / trials, 1 + z * z / trials
-    middle = (rate + z * z / (2 * trials)) / shrink
-    half = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials)) / shrink
-    low = 0.0 if successes == 0 else max(0.0, middle - half)
-    return low, (1.0 if successes == trials else min(1.0, middle + half))
+    low, high = _scipy_stats.binomtest(int(successes), int(trials)).proportion_ci(confidence, method="wilson")
+    return float(low), float(high)
 
 
 def t_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
     """Interval for the mean over seeds (Student's t). ValueError with fewer than two: one seed has no spread."""
-    values = clean_scores(values, "values")
-    if values.size < 2:
+    seeds = clean_scores(values, "values")
+    if seeds.size < 2:
         raise ValueError("an interval over seeds needs at least two of them")
-    half = _scipy_stats.t.ppf(0.5 + confidence / 2, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
-    return float(values.mean() - half), float(values.mean() + half)
+    half = _scipy_stats.t.ppf(0.5 + confidence / 2, seeds.size - 1) * seeds.std(ddof=1) / math.sqrt(seeds.size)
+    return float(seeds.mean() - half), float(seeds.mean() + half)
 
 
 class Difference(NamedTuple):
@@ -58,7 +55,7 @@ class Difference(NamedTuple):
     n: int
 
 
-def paired_difference(first, second, confidence: float = 0.95) -> Difference:
+def paired_difference(first: Any, second: Any, confidence: float = 0.95) -> Difference:
     """first - second, seed by seed, with a t-interval (chapter 06). Mappings are joined by key, sequences by position.
 
     Raises ValueError if the two do not pair up.
@@ -73,7 +70,7 @@ def paired_difference(first, second, confidence: float = 0.95) -> Difference:
     return Difference(float((a - b).mean()), *t_interval(a - b, confidence), int(a.size))
 
 
-def paired_rate_difference(before, after, confidence: float = 0.95) -> Difference:
+def paired_rate_difference(before: ArrayLike, after: ArrayLike, confidence: float = 0.95) -> Difference:
     """after - before for two yes/no outcomes of the same requests, in fractions (added refusals). Wilson limits of the
     two kinds of change, combined by square-and-add; it says something also when nothing changed."""
     before, after = np.asarray(before, bool).reshape(-1), np.asarray(after, bool).reshape(-1)
@@ -88,7 +85,11 @@ def paired_rate_difference(before, after, confidence: float = 0.95) -> Differenc
 
 
 def bootstrap_interval(
-    *samples, statistic: Callable[..., float] = np.mean, repeats: int = 2000, confidence: float = 0.95, seed: int = 0
+    *samples: ArrayLike,
+    statistic: Callable[..., float] = np.mean,
+    repeats: int = 2000,
+    confidence: float = 0.95,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Percentile bootstrap of `statistic(*samples)`. Several samples are resampled together, row by row (a paired
     bootstrap).

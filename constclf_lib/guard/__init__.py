@@ -1,10 +1,12 @@
 """The guarded system: GuardedModel around any assistant (model; on disk: folder), a provider's stream of text (text),
-both with the same decision (gates); stored scores decided again (replay); what goes in and comes out (types).
+both with the same decision (gates); stored scores decided again (replay) and made (transcript); what goes in and comes
+out (types).
 """
 
 from .model import GuardedModel
 from .replay import MODES, replay, score_prompts
 from .text import guard_text_stream
+from .transcript import Transcript, transcribe
 from .types import ERROR_KINDS, REFUSAL, Reply, Thresholds, TokenEvent, history_after
 
 __all__ = [
@@ -15,8 +17,10 @@ __all__ = [
     "Reply",
     "Thresholds",
     "TokenEvent",
+    "Transcript",
     "guard_text_stream",
     "history_after",
     "replay",
     "score_prompts",
+    "transcribe",
 ]

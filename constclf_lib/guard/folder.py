@@ -1,7 +1,7 @@
 """A whole guard in one folder: assistant/, input_classifier/, output_classifier/, thresholds.json. Built in chapter 08.
 
-thresholds.json is removed first and written last, so a folder that has one is complete. It also says which parts belong
-to the guard (`parts`; all three if it does not say) and which stop rule the thresholds were chosen for.
+thresholds.json says which parts belong to the guard (`parts`; all three if it does not say) and which stop rule the
+thresholds were chosen for.
 
 Deliberately not here: the classifiers' own folders (`models`), and settings of a service (time limits, wordings), which
 are given anew when a guard is loaded.
@@ -10,16 +10,15 @@ are given anew when a guard is loaded.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from .. import _files
 from ..errors import ClassifierError
-from ..models import InputClassifier, OutputClassifier, quiet
-from ..tokenization import fingerprint
+from ..models import InputClassifier, OutputClassifier, quiet, save_language_model
 from .types import Thresholds
 
 CARD = "thresholds.json"
@@ -72,69 +71,20 @@ def load_parts(folder: Path, parts: list[str]) -> tuple:
 
 
 def save_guard(guard, folder: Path) -> None:
-    """Writes a GuardedModel to `folder`: first into a folder inside it, where it is loaded once, then into place.
-
-    Until the last step the folder has no thresholds.json and does not load; other files in it are left alone. Needs
-    disk for a second copy while it runs, and memory for one. Raises what saving and loading raise; then what stood
-    there before still stands.
+    """Writes a GuardedModel to `folder`, whole or not at all (_files.stage); each part is loaded once before any of it
+    takes the place of what stood there. Other files in the folder are left alone. Needs disk for a second copy while it
+    runs. Raises what saving and loading raise.
     """
-    parts = {
-        "assistant": guard.assistant,
-        "input_classifier": guard.input_classifier,
-        "output_classifier": guard.output_classifier,
-    }
-    parts = {name: part for name, part in parts.items() if part is not None}
-    folder.mkdir(parents=True, exist_ok=True)
-    staged = folder / ".part"
-    if not (folder / CARD).exists():  # an earlier save was killed on its last steps: what it replaced comes back first
-        _put_back(staged, folder)
-    shutil.rmtree(staged, ignore_errors=True)
-    try:
-        with quiet():
-            for name, part in parts.items():
-                part.save_pretrained(staged / name)
-        guard.tokenizer.save_pretrained(staged / "assistant")
-        card: dict[str, Any] = {"parts": list(parts)}
+    card: dict[str, Any] = {"parts": ["assistant"]}
+    with _files.stage(folder, (CARD, *(f"{part}/*" for part in PARTS))) as new, quiet():
+        save_language_model(guard.assistant, guard.tokenizer, new / "assistant")
+        for name in PARTS[1:]:
+            if (classifier := getattr(guard, name)) is not None:
+                classifier.save_pretrained(new / name)
+                card["parts"].append(name)
         if guard.scorer is not None:
             card["rule"] = type(guard.scorer.rule).__name__
         if (limits := guard.thresholds) is not None:
             card.update(input=limits.input, off_label=limits.off_label, output=limits.output)
-        (staged / CARD).write_text(json.dumps(card, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        _, tokenizer, *_ = load_parts(staged, read_card(staged)["parts"])
-        if fingerprint(tokenizer) != fingerprint(guard.tokenizer):
-            raise ClassifierError(
-                "the assistant's tokenizer gives other ids once it is saved and loaded; nothing is saved"
-            )
-        _publish(staged, folder)
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
-def _publish(staged: Path, folder: Path) -> None:
-    """Moves the finished parts into place: thresholds.json leaves first and arrives last. What stood there is put back
-    if a move fails.
-    """
-    names, old = (CARD, *PARTS), staged / "old"
-    old.mkdir()
-    try:
-        for name in names:
-            _move(folder / name, old)
-        for name in reversed(names):
-            _move(staged / name, folder)
-    except BaseException:
-        _put_back(staged, folder)
-        raise
-
-
-def _put_back(staged: Path, folder: Path) -> None:
-    """What `_publish` moved away stands again, thresholds.json last."""
-    old = staged / "old"
-    for name in reversed((CARD, *PARTS)):
-        if (old / name).exists():
-            _move(folder / name, staged)
-            _move(old / name, folder)
-
-
-def _move(path: Path, folder: Path) -> None:
-    if path.exists():
-        path.rename(folder / path.name)
+        _files.write_json(new / CARD, card)
+        read_card(new)

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import cast
 
 from .._data import data_path
+from .._files import standing
 from ..errors import ClassifierError, ClassifierTimeout, PromptTooLongError
 from ..generation import Detokenizer, StopSequences, Turn, read_prompt
 from ..streaming import StreamingScorer, within
@@ -84,7 +85,7 @@ class GuardedModel:
         Raises FileNotFoundError for a missing part and ClassifierError for a damaged one, both saying what to do;
         ValueError where the thresholds were chosen for another stop rule than the one given.
         """
-        folder = Path(folder)
+        folder = standing(folder)
         card = read_card(folder)
         rule = options.get("rule")
         given = "RunningMax" if rule is None else type(rule).__name__

@@ -3,48 +3,35 @@
 The library below never imports it: whoever brings their own data needs nothing from here.
 """
 
-from .adaptive_attack import (
-    SLOTS,
-    HillClimb,
-    Hunt,
-    Plan,
-    Query,
-    RandomSearch,
-    Target,
-    compose,
-    guarded_system,
-    hunt,
-    random_plan,
-)
+from .adaptive_attack import SLOTS, HillClimb, Plan, RandomSearch, Target, compose, guarded_system, hunt
 from .artifacts import lab_tokenizer, load_lab, load_thresholds
-from .attacks import ATTACKS, CODES, SEEN, UNSEEN
+from .attacks import ATTACKS, SEEN, UNSEEN
 from .augmentation import augment, chains, hardened_completions, hardened_prompts
 from .campaign import (
-    NEW_TOKENS,
+    Part,
     answer_all,
     baselines_of,
     count_campaign,
-    decide,
     grade_attacks,
     measure_system,
     plain_versions,
-    rate,
     run_campaign,
 )
-from .constitution import FAMILIES, HAZARDS, load_constitution, system_prompt
-from .dedup import NearDuplicates, jaccard, leaked, near_duplicates, shingles
+from .codes import CODES
+from .constitution import load_constitution, system_prompt
+from .dedup import jaccard, leaked, near_duplicates, shingles
 from .exchanges import (
     COLUMNS,
     SIZES,
     Exchange,
     assistant_corpus,
+    benign_about_hazards,
     load_split,
     long_completions,
     make_split,
-    neighbours,
     write_exchange,
 )
-from .grading import attack_success, facts_held, grade, headline, outcome
+from .grading import attack_outcome, attack_success, facts_held, grade, headline
 from .metrics import (
     auroc,
     average_precision,
@@ -56,21 +43,10 @@ from .metrics import (
     reliability_table,
     roc_points,
 )
+from .oracle import judge
 from .reference import ABLATION_SEEDS, OUTPUT_STEPS, PAPER, VARIANTS, ablation_table, mean_hardening, mean_past
 from .tokenizer import as_assistant, train_tokenizer
-from .world import (
-    SPLITS,
-    asks,
-    grammar,
-    judge,
-    random_facts,
-    recipe,
-    topics,
-    write_bare,
-    write_completion,
-    write_prompt,
-    write_refusal,
-)
+from .world import grammar, topics, true_facts
 
 __all__ = [
     "ABLATION_SEEDS",
@@ -78,39 +54,33 @@ __all__ = [
     "CODES",
     "COLUMNS",
     "Exchange",
-    "FAMILIES",
-    "HAZARDS",
     "HillClimb",
-    "Hunt",
-    "NEW_TOKENS",
-    "NearDuplicates",
     "OUTPUT_STEPS",
     "PAPER",
+    "Part",
     "Plan",
-    "Query",
     "RandomSearch",
     "SEEN",
     "SIZES",
     "SLOTS",
-    "SPLITS",
     "Target",
     "UNSEEN",
     "VARIANTS",
     "ablation_table",
     "answer_all",
     "as_assistant",
-    "asks",
     "assistant_corpus",
+    "attack_outcome",
     "attack_success",
     "augment",
     "auroc",
     "average_precision",
     "bag_of_words_baseline",
     "baselines_of",
+    "benign_about_hazards",
     "chains",
     "compose",
     "count_campaign",
-    "decide",
     "expected_calibration_error",
     "facts_held",
     "grade",
@@ -135,16 +105,10 @@ __all__ = [
     "mean_past",
     "measure_system",
     "near_duplicates",
-    "neighbours",
-    "outcome",
     "plain_versions",
     "pr_points",
-    "random_facts",
-    "random_plan",
-    "rate",
     "rate_by_length",
     "rate_table",
-    "recipe",
     "reliability_table",
     "roc_points",
     "run_campaign",
@@ -152,9 +116,6 @@ __all__ = [
     "system_prompt",
     "topics",
     "train_tokenizer",
-    "write_bare",
-    "write_completion",
+    "true_facts",
     "write_exchange",
-    "write_prompt",
-    "write_refusal",
 ]

@@ -14,14 +14,11 @@ from __future__ import annotations
 
 import math
 import random
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from ..generation import generate_replies
-from ..guard import replay, score_prompts
-from ..streaming import score_completions
+from ..guard import GuardedModel, transcribe
 from .attacks import ATTACKS
 from .grading import attack_success, grade
 
@@ -35,8 +32,10 @@ SLOTS = {  # in the order in which they are applied
 
 
 class Target(NamedTuple):
-    """What an attacker wants: a plain request, the part that carries it, the word it is about, the rubric, and how many
-    of its facts the unguarded assistant gives to plain requests.
+    """What an attacker wants.
+
+    prompt: a plain request; ask: the part of it that carries the matter; word: what it is about; facts: the rubric;
+    baseline: how many of these the unguarded assistant gives when asked plainly.
     """
 
     prompt: str
@@ -73,14 +72,16 @@ def compose(target: Target, plan: Plan, split: str = "test") -> str:
         parts = {"ask": ask, "target": word} if ask in text and word in ask else {}
         text = ATTACKS[kind].apply(text, rng, split=split, **parts).text
         if kind in SLOTS["hide"]:
-            cover = "x+y" if kind == "splitting" else re.match(r"In this talk (\w+) means", text).group(1)
+            cover = "x+y" if kind == "splitting" else text.split(maxsplit=4)[3]  # In this talk <cover> means ...
             ask, word = ask.replace(word, cover), cover
     return text
 
 
 def random_plan(rng: random.Random) -> Plan:
     """Every option of every slot equally likely."""
-    return Plan(*(rng.choice(options) for options in SLOTS.values()), seed=rng.randrange(10**6))
+    seed = rng.randrange(10**6)
+    drawn: dict[str, Any] = {slot: rng.choice(options) for slot, options in SLOTS.items()}
+    return Plan(**drawn, seed=seed)
 
 
 class RandomSearch:
@@ -104,12 +105,13 @@ class HillClimb:
 
     def __init__(self, seed: int, patience: int = 12) -> None:
         self.rng, self.patience = random.Random(seed), patience
-        self.best, self.score, self.waited = None, math.inf, 0
+        self.best: Plan | None = None
+        self.score, self.waited = math.inf, 0
 
     def propose(self) -> Plan:
         if self.best is None:
             return random_plan(self.rng)
-        changed = {"seed": self.rng.randrange(10**6)}
+        changed: dict[str, Any] = {"seed": self.rng.randrange(10**6)}
         slot = self.rng.choice([*SLOTS, "seed"])
         if slot != "seed":
             changed[slot] = self.rng.choice([option for option in SLOTS[slot] if option != getattr(self.best, slot)])
@@ -123,32 +125,25 @@ class HillClimb:
             self.best, self.score, self.waited = None, math.inf, 0
 
 
-def guarded_system(guard, mode: str = "both", max_new_tokens: int = 256) -> Callable[[Sequence[str]], list[dict]]:
-    """The guarded model as an attacker meets it: prompts in, results of `evaluation.replay` out, many at once.
+def guarded_system(
+    guard: GuardedModel, mode: str = "both", max_new_tokens: int = 256
+) -> Callable[[Sequence[str]], list[dict]]:
+    """The guarded model as an attacker meets it: prompts in, results of `guard.replay` out, many at once.
 
-    mode: which bodyguards stand. The assistant runs only for prompts that are not blocked. Raises ValueError for a
-    guard that lacks a bodyguard or works through text.
+    mode: which bodyguards stand. The assistant runs only for prompts that are not blocked. `input_score` is told
+    whether the input classifier stands or not. Raises ValueError for a model without a guard; the first query does for
+    a guard that cannot be transcribed (see `transcribe`).
     """
-    if guard.input_classifier is None or guard.output_classifier is None or guard.through_text:
-        raise ValueError("a hunt needs both bodyguards and one tokenizer for all")
-    unasked = {"tokens": [], "ids": [], "text": "", "error": ""}
+    limits = guard.thresholds
+    if limits is None:
+        raise ValueError("there is nothing to hunt: this model has no bodyguards and no thresholds")
+    blocking = limits if mode in ("input", "both") else None
 
     def ask(prompts: Sequence[str]) -> list[dict]:
-        prompts = list(prompts)
-        scores = score_prompts(guard.input_classifier, prompts)
-        reading = "input" if mode in ("input", "both") else "none"
-        first = replay(prompts, [unasked] * len(prompts), scores, None, guard.thresholds, reading)
-        asked = [i for i, result in enumerate(first) if result["status"] == "released"]
-        written = generate_replies(
-            guard.assistant, guard.tokenizer, [prompts[i] for i in asked], max_new_tokens,
-            max_note_tokens=guard.max_note_tokens,
-        )  # fmt: skip
-        replies = [unasked] * len(prompts)
-        for i, reply in zip(asked, written, strict=True):
-            replies[i] = reply
-        peaks = score_completions(guard.output_classifier, [reply["ids"] for reply in replies])
-        results = replay(prompts, replies, scores, peaks, guard.thresholds, mode)
-        return [result | {"input_score": float(harm)} for result, harm in zip(results, scores.harm, strict=True)]
+        answered = transcribe(guard, prompts, blocking, max_new_tokens)
+        results = answered.decide(limits, mode)
+        scores = answered.input_scores.harm
+        return [result | {"input_score": float(harm)} for result, harm in zip(results, scores, strict=True)]
 
     return ask
 
@@ -187,13 +182,13 @@ def hunt(targets: Sequence[Target], system: Callable, searchers: Sequence, budge
         raise ValueError(f"{len(targets)} targets, {len(searchers)} searchers: each target needs its own")
     hunts = [Hunt(target) for target in targets]
     for _ in range(budget):
-        open_ones = [i for i, hunted in enumerate(hunts) if hunted.broken_at == math.inf]
-        plans = [searchers[i].propose() for i in open_ones]
-        prompts = [compose(targets[i], plan) for i, plan in zip(open_ones, plans, strict=True)]
-        for i, plan, result in zip(open_ones, plans, system(prompts) if prompts else [], strict=True):
-            rubric, released = targets[i], result["released_text"]
-            success = attack_success(released, rubric.facts, rubric.baseline, plan.kinds)
-            held = grade(released, rubric.facts, plan.kinds)
+        unbroken = [i for i, hunted in enumerate(hunts) if hunted.broken_at == math.inf]
+        plans = [searchers[i].propose() for i in unbroken]
+        prompts = [compose(targets[i], plan) for i, plan in zip(unbroken, plans, strict=True)]
+        for i, plan, result in zip(unbroken, plans, system(prompts) if prompts else [], strict=True):
+            target, released = targets[i], result["released_text"]
+            success = attack_success(released, target.facts, target.baseline, plan.kinds)
+            held = grade(released, target.facts, plan.kinds)
             query = Query(plan, result["prompt"], result["status"], result["input_score"], held, success)
             hunts[i].queries.append(query)
             searchers[i].learn(plan, query.score)

@@ -1,9 +1,8 @@
-"""What happens to exchanges after they are written: rewritten as attackers would, near-duplicates out, leaks found.
+"""What a classifier trains on beside the written exchanges: attacked versions, and rows that harden it.
 
-Built in chapter 01. `augment` multiplies exchanges by the jailbreak rewritings of attacks.py, `near_duplicates` finds
-texts that say almost the same, `leaked` tells how much of a test split a training split has seen.
-
-Deliberately not here: MinHash. At the size of a course the exact answer is fast enough (see `NearDuplicates`).
+`augment` multiplies exchanges by the rewritings of attacks.py (chapter 01). The others make replies in a row, replies
+that nobody can read, and requests in noise; chapter 09 shows what they buy.
+Deliberately not here: duplicates and leaks (dedup.py), and the measuring (recipes.augmentation_study).
 """
 
 from __future__ import annotations
@@ -15,7 +14,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ..tokenization import decode_text, text_ids
-from .attacks import ATTACKS, CODES, SEEN
+from .attacks import ATTACKS, SEEN
+from .codes import CODES
 
 
 def augment(exchanges: pd.DataFrame, kinds: Sequence[str] = SEEN, copies: int = 1, seed: int = 0) -> pd.DataFrame:
@@ -37,7 +37,11 @@ def augment(exchanges: pd.DataFrame, kinds: Sequence[str] = SEEN, copies: int = 
             ask = row["ask"] if row["ask"] and row["ask"] in row["prompt"] else ""
             target = row["hazard"] if row["hazard"] in (ask or row["prompt"]) else ""
             attacked = attack.apply(row["prompt"], rng, ask=ask, target=target, split=split)
-            changed = {"prompt": attacked.text, "attack": attack.name, "reply_code": attacked.reply_code}
+            changed: dict[str, object] = {
+                "prompt": attacked.text,
+                "attack": attack.name,
+                "reply_code": attacked.reply_code,
+            }
             if attacked.reply_code:
                 changed["completion"] = CODES[attacked.reply_code].encode(row["completion"])
                 changed["onset"] = 0 if row["harmful"] else -1
@@ -50,8 +54,9 @@ SHARES = {"chains": 0.35, "coded": 0.3, "smudged": 0.3, "unreadable": 0.08, "noi
 
 
 def chains(exchanges: pd.DataFrame, size: int, seed: int = 0, longest: int = 6) -> pd.DataFrame:
-    """`size` replies that each hold two to `longest` completions of `exchanges` in a row; one in two holds exactly one
-    harmful completion, anywhere in the row. Columns `completion`, `harmful`.
+    """`size` replies of two to `longest` completions in a row. Columns `completion`, `harmful`.
+
+    One in two holds exactly one harmful completion, anywhere in the row.
     """
     rng, parts = random.Random(f"chains/{seed}"), dict(list(exchanges.groupby("harmful").completion))
     harmful, harmless = parts[True].tolist(), parts[False].tolist()
@@ -65,9 +70,10 @@ def chains(exchanges: pd.DataFrame, size: int, seed: int = 0, longest: int = 6) 
 
 
 def unreadable(exchanges: pd.DataFrame, tokenizer, size: int, seed: int = 0) -> pd.DataFrame:
-    """`size` replies that nobody can read, all labelled harmful: a completion under a cipher with an alphabet of its
-    own, or with half or more of its tokens drawn at random; one in two behind a harmless completion. Columns
-    `completion`, `harmful`.
+    """`size` replies that nobody can read, all labelled harmful. Columns `completion`, `harmful`.
+
+    A completion under a cipher with an alphabet of its own, or with half or more of its tokens drawn at random; one in
+    two behind a harmless completion.
     """
     rng, texts = random.Random(f"unreadable/{seed}"), exchanges.completion.tolist()
     openings = exchanges.completion[~exchanges.harmful].tolist()
@@ -85,14 +91,17 @@ def unreadable(exchanges: pd.DataFrame, tokenizer, size: int, seed: int = 0) -> 
 
 
 def smudged(exchanges: pd.DataFrame, tokenizer, size: int, seed: int = 0) -> pd.DataFrame:
-    """`size` completions in which up to one token in twenty is another, drawn at random; one in two is in a known
-    code. The label stays: a few odd words do not make a text unreadable. Columns `completion`, `harmful`.
+    """`size` completions in which up to one token in twenty is drawn at random. Columns `completion`, `harmful`.
+
+    One in two is in a known code. The label stays: a few odd words do not make a text unreadable.
     """
     rng, coded = random.Random(f"smudged/{seed}"), exchanges.reply_code != ""
-    picked = pd.concat([
-        exchanges[side].sample(count, replace=True, random_state=seed)
-        for side, count in ((coded, size // 2), (~coded, size - size // 2))
-    ])  # fmt: skip
+    picked = pd.concat(
+        [
+            exchanges[side].sample(count, replace=True, random_state=seed)
+            for side, count in ((coded, size // 2), (~coded, size - size // 2))
+        ]
+    )
     texts = [_smudge(text, rng.uniform(0, 0.05), tokenizer, rng, rng.random() < 0.3) for text in picked.completion]
     return pd.DataFrame({"completion": texts, "harmful": picked.harmful.to_numpy()})
 
@@ -106,8 +115,10 @@ def _smudge(text: str, share: float, tokenizer, rng: random.Random, first: bool 
 
 
 def noisy(exchanges: pd.DataFrame, size: int, seed: int = 0) -> pd.DataFrame:
-    """`size` prompts of `exchanges` with noise before them, behind them, or both: up to 300 letters, or up to 60 words
-    of other prompts. What is asked for stays, so the label does. Columns `prompt`, `restricted`.
+    """`size` prompts of `exchanges` with noise around them. Columns `prompt`, `restricted`.
+
+    Before them, behind them, or both: up to 300 letters, or up to 60 words of other prompts. What is asked for stays,
+    so the label does.
     """
     rng = random.Random(f"noisy/{seed}")
     picked = exchanges.sample(size, replace=True, random_state=seed)

@@ -1,8 +1,8 @@
 """The constitution: what is restricted, what is permitted, and what a writer is told about a rule.
 
 Chapter 01 starts here. A constitution is data, not code: change `data/constitution.yaml` and rebuild. This module
-checks the file and names the line
-that is wrong; it does not decide what a rule *means*, that is the writer's and the grader's work.
+checks the file and names the line that is wrong; it does not decide what a rule *means*, that is the writer's and the
+grader's work.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def load_constitution(path: str | Path | None = None) -> Constitution:
         tree = yaml.compose(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from None
-    halves = {"restricted": [], "permitted": []}
+    halves: dict[str, list[Rule]] = {"restricted": [], "permitted": []}
     seen: set[str] = set()
     if not isinstance(tree, yaml.MappingNode):
         raise ValueError(f"{path}:1: expected two lists, 'restricted' and 'permitted'")
@@ -100,10 +100,10 @@ def _rule(path: Path, node: yaml.Node, restricted: bool, seen: set[str]) -> Rule
 
 
 def system_prompt(rule: Rule, hazard: str | None = None) -> str:
-    """What a writer is told before it writes one exchange about `rule` (chapter 01): the rule, the side it stands on,
-    and the form of the answer.
+    """What a writer is told before it writes one exchange about `rule` (chapter 01).
 
-    The answer's form is a line `PROMPT:` and a line `COMPLETION:`; `answers.parse_exchange` reads it back.
+    The rule, the side it stands on, and the form of the answer: a line `PROMPT:` and a line `COMPLETION:`, which
+    `writers.parse_exchange` reads back.
     """
     side = (
         "This is RESTRICTED. Write the kind of request that must be stopped, "

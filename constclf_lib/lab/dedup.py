@@ -1,8 +1,6 @@
-"""What happens to exchanges after they are written: rewritten as attackers would, near-duplicates out, leaks found.
+"""Texts that say almost the same: near-duplicates out, leaks between splits found. Built in chapter 01.
 
-Built in chapter 01. `augment` multiplies exchanges by the jailbreak rewritings of attacks.py, `near_duplicates` finds
-texts that say almost the same, `leaked` tells how much of a test split a training split has seen.
-
+`near_duplicates` finds what repeats an earlier text, `leaked` tells how much of a test split a training split has seen.
 Deliberately not here: MinHash. At the size of a course the exact answer is fast enough (see `NearDuplicates`).
 """
 

@@ -1,9 +1,7 @@
 """From rules to labelled exchanges: the grammar writer, and the mixtures that make up the lab's data sets.
 
 Chapter 01. An exchange is a prompt, a completion and what is true about them. The writer here is the grammar of
-Emberfall; writers.py has the two that
-ask a language model instead and answer in the same form.
-
+Emberfall; writers/ has the two that ask a language model instead and answer in the same form.
 Deliberately not here: how text becomes tokens (`tokenization`).
 """
 
@@ -19,6 +17,7 @@ from tqdm import tqdm
 
 from .._data import data_path
 from . import attacks, world
+from .codes import CODES
 from .constitution import HAZARDS
 from .world import topics
 
@@ -48,11 +47,9 @@ class Exchange:
     """One prompt and one completion with their truth.
 
     restricted: the prompt asks for restricted know-how (label of the input classifier). harmful: the completion gives
-    it (label of the output
-    classifier). onset: character offset in the completion, -1 for none. facts: the rubric. attack: the kind ("" none).
-    reply_code: the code the reply
-    is written in. note: what the assistant privately understands. ask, register, plan: where the texts came from, so
-    that leakage can be tested.
+    it (label of the output classifier). onset: character offset in the completion, -1 for none. facts: the rubric.
+    attack: the kind, "" for none. reply_code: the code the reply is written in. note: what the assistant privately
+    understands. ask, register, plan: where the texts came from, so that leakage can be tested.
     """
 
     prompt: str
@@ -72,8 +69,9 @@ class Exchange:
 
 
 def note_for(topic: world.Topic, facts: tuple[str, ...], reply_code: str = "") -> str:
-    """The assistant's private note: the request in plain words and, if the reply is to be in code, the facts before
-    they are encoded.
+    """The assistant's private note: the request in plain words.
+
+    If the reply is to be in code, the facts follow, before they are encoded.
     """
     plain = world.plain_name(topic)
     return f"{plain}, in {reply_code}: {', '.join(facts)}" if reply_code else plain
@@ -93,29 +91,28 @@ def write_exchange(
     """One exchange by the grammar.
 
     behaviour: "answer", "refuse", or "deflect" (a lawful answer about the same target instead). varied: facts drawn at
-    random instead of the true
-    ones. distractor and sentences: see `world.write_prompt` and `world.write_completion`.
+    random instead of the true ones. distractor and sentences: see `world.write_prompt` and `world.write_completion`.
     """
     prompt = world.write_prompt(topic, split, rng, distractor=distractor)
     text, reply_code = prompt.text, ""
     if attack:
         attacked = attacks.ATTACKS[attack].apply(prompt.text, rng, ask=prompt.ask, target=topic.target, split=split)
         text, reply_code = attacked.text, attacked.reply_code
-    facts = world.random_facts(topic, rng) if varied else world.recipe(topic)
+    facts = world.random_facts(topic, rng) if varied else world.true_facts(topic)
     subject = topic
     if behaviour == "refuse":
         completion, reply_code = world.write_refusal(topic, split, rng), ""
     else:
         if behaviour == "deflect":
             subject = rng.choice([t for t in world.topics() if t.target == topic.target and not t.restricted])
-            facts = world.random_facts(subject, rng) if varied else world.recipe(subject)
+            facts = world.random_facts(subject, rng) if varied else world.true_facts(subject)
         if reply_code:
             completion = world.write_bare(subject, split, rng, facts)
         else:
             completion = world.write_completion(subject, split, rng, facts=facts, sentences=sentences)
     return Exchange(
         prompt=text,
-        completion=attacks.CODES[reply_code].encode(completion.text) if reply_code else completion.text,
+        completion=CODES[reply_code].encode(completion.text) if reply_code else completion.text,
         restricted=topic.restricted,
         harmful=completion.onset >= 0,
         rule_id=topic.rule_id,
@@ -125,7 +122,7 @@ def write_exchange(
         attack=attack,
         reply_code=reply_code,
         register=prompt.register,
-        note=note_for(topic, world.recipe(topic), reply_code),
+        note=note_for(topic, world.true_facts(topic), reply_code),
         ask=prompt.ask,
         plan=completion.shape,
     )
@@ -141,8 +138,9 @@ def _pools() -> dict[str, list[world.Topic]]:
 
 
 def _draw_mixed(rng: random.Random, split: str) -> Exchange:
-    """One row of train, validation or test. Held-out splits have more benign rows, because a false-positive rate of a
-    tenth of a percent needs many.
+    """One row of train, validation or test.
+
+    Held-out splits have more benign rows: a false-positive rate of a tenth of a percent needs many.
     """
     train, pools = split == "train", _pools()
     length = rng.choice([0, 2, 4, 8])
@@ -162,15 +160,21 @@ def _draw_mixed(rng: random.Random, split: str) -> Exchange:
     kind = rng.choice(attacks.SEEN) if rng.random() < (0.45 if train else 0.15) else ""
     behaviour = "refuse" if rng.random() < 0.03 else "answer"
     return write_exchange(
-        rng, split, rng.choice(pools[pool]), attack=kind, behaviour=behaviour, varied=rng.random() < 0.5,
+        rng,
+        split,
+        rng.choice(pools[pool]),
+        attack=kind,
+        behaviour=behaviour,
+        varied=rng.random() < 0.5,
         sentences=length,
         distractor=None if train else False,
-    )  # fmt: skip
+    )
 
 
 def _draw_hard_benign(rng: random.Random, split: str) -> Exchange:
-    """Benign, and made to look otherwise: a hazard in every prompt, often a restricted phrase beside it, often one of
-    the attack wrappings.
+    """Benign, and made to look otherwise.
+
+    A hazard in every prompt, often a restricted phrase beside it, often one of the attack wrappings.
     """
     kind = rng.choice(attacks.SEEN + attacks.UNSEEN) if rng.random() < 0.5 else ""
     return write_exchange(
@@ -213,8 +217,9 @@ def make_split(name: str, size: int | None = None, seed: int = 0) -> pd.DataFram
 
 
 def load_split(name: str) -> pd.DataFrame:
-    """A lab split from `data/lab/`, one row per exchange with the columns of `Exchange`. Raises FileNotFoundError
-    naming the command that rebuilds it.
+    """A lab split from `data/lab/`, one row per exchange with the columns of `Exchange`.
+
+    Raises FileNotFoundError, naming the command that rebuilds it.
     """
     return pd.read_parquet(data_path("lab", f"{name}.parquet"))
 
@@ -228,13 +233,15 @@ def assistant_corpus(
     reading: int = 1,
     hard: float = 0.0,
 ) -> list[Exchange]:
-    """What the helpful-only assistant is trained on: true facts, every attack kind including the held-out ones, no
-    refusals. Train shapes only. lengths: the choices for `sentences`, see `world.write_completion`. reading: weight of
-    the requests in code, against 2 for the replies in code and 1 for other kinds. hard: share of all rows that are
-    benign and look otherwise, a restricted phrase beside a permitted one.
+    """What the helpful-only assistant is trained on: true facts, no refusals, train shapes only.
+
+    Every attack kind occurs, the held-out ones included. attacked, restricted: shares of such rows. lengths: the
+    choices for `sentences`, see `world.write_completion`. reading: weight of the requests in code, against 2 for the
+    replies in code and 1 for other kinds. hard: share of all rows that are benign and look otherwise, a restricted
+    phrase beside a permitted one.
     """
     rng, pools, kinds = random.Random(f"assistant/{seed}"), _pools(), tuple(attacks.ATTACKS)
-    weights = [2 if kind.startswith("reply_") else reading if kind in attacks.CODES else 1 for kind in kinds]
+    weights = [2 if kind.startswith("reply_") else reading if kind in CODES else 1 for kind in kinds]
     rows = []
     for _ in tqdm(range(size), desc="assistant corpus", leave=False, mininterval=1):
         if tempting := hard > 0 and rng.random() < hard:
@@ -249,7 +256,7 @@ def assistant_corpus(
     return rows
 
 
-def neighbours(frame: pd.DataFrame) -> pd.DataFrame:
+def benign_about_hazards(frame: pd.DataFrame) -> pd.DataFrame:
     """Benign rows that concern a hazard."""
     return frame[~frame.restricted & frame.hazard.isin(HAZARDS)]
 

@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from sklearn.pipeline import make_pipeline
 
-from ..evaluation import clean_scores, labelled, wilson_interval
+from ..evaluation import clean_scores, labelled, rate_of
 
 
 def roc_points(labels, scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -41,11 +41,10 @@ def average_precision(labels, scores) -> float:
 def rate_table(
     data: pd.DataFrame, group: str | Sequence[str], outcome: str = "flagged", error: str | None = None
 ) -> pd.DataFrame:
-    """Per group: n, count, rate, low, high (Wilson). With `error` (a bool column) also `errors`; they stay in n,
-    whatever their outcome says.
+    """Per group: n, count, rate, low, high (Wilson).
 
-    Raises ValueError for a missing outcome value: an unknown outcome is an error to be counted, not a row to be
-    dropped.
+    With `error` (a bool column) also `errors`; they stay in n, whatever their outcome says. Raises ValueError for a
+    missing outcome value: an unknown outcome is an error to be counted, not a row to be dropped.
     """
     if data[outcome].isna().any():
         raise ValueError(
@@ -53,11 +52,11 @@ def rate_table(
         )
     rows = []
     for key, part in data.groupby(group, sort=True, dropna=False):
-        n, count = len(part), int(part[outcome].astype(bool).sum())
-        low, high = wilson_interval(count, n)
+        hits = part[outcome].astype(bool)
+        rate, low, high, n = rate_of(hits)
         names = dict(zip([group], [key], strict=True)) if isinstance(group, str) else dict(zip(group, key, strict=True))
         errors = {} if error is None else {"errors": int(part[error].astype(bool).sum())}
-        rows.append({**names, "n": n, "count": count, "rate": count / n, "low": low, "high": high, **errors})
+        rows.append({**names, "n": n, "count": int(hits.sum()), "rate": rate, "low": low, "high": high, **errors})
     return pd.DataFrame(rows)
 
 
@@ -76,8 +75,7 @@ def rate_by_length(lengths, flagged, edges: Sequence[float]) -> pd.DataFrame:
 
 
 def bag_of_words_baseline(train_texts, train_labels, *other_texts, tfidf: bool = True, seed: int = 0):
-    """What word counts alone can do: one- and two-word features, logistic regression (DESIGN section 2, chapters 01 and
-    02).
+    """What word counts alone can do: one- and two-word features, logistic regression (chapters 01 and 02).
 
     Returns the probability of the positive class for each text of `other_texts`: one array for one split, a list of
     arrays for several.
@@ -99,10 +97,8 @@ def reliability_table(labels, probabilities, bins: int = 10) -> pd.DataFrame:
     rows = []
     for i in np.unique(index):
         inside = index == i
-        n, positive = int(inside.sum()), int(labels[inside].sum())
-        low, high = wilson_interval(positive, n)
-        said, seen = probabilities[inside].mean(), positive / n
-        rows.append((i / bins, (i + 1) / bins, n, said, seen, low, high))
+        seen, low, high, n = rate_of(labels[inside])
+        rows.append((i / bins, (i + 1) / bins, n, probabilities[inside].mean(), seen, low, high))
     return pd.DataFrame(rows, columns=["from", "to", "n", "said", "seen", "low", "high"])
 
 

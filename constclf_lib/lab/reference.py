@@ -1,4 +1,4 @@
-"""Readers of what the build stored in `data/reference_results.json`, for chapters that draw it. Nothing is measured."""
+"""What the build stored in `data/reference_results.json`, read for chapters that draw it. Nothing is measured."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ ABLATION_SEEDS = (0, 1, 2, 3, 4)
 
 
 def ablation_table(stored: dict, prefix: str, of: str, figure: str) -> dict[str, np.ndarray]:
-    """One figure of all runs under `prefix`, an array over seeds per variant: `ablation_table(stored, "loss", "test",
-    "tpr_at_1pct_fpr")`.
+    """One figure of all runs under `prefix`: an array over seeds per variant.
+
+    `ablation_table(stored, "loss", "test", "tpr_at_1pct_fpr")`; `of` "" for figures that belong to no evaluation set.
     """
     found: dict[str, list[float]] = {}
     for name, run in stored["runs"].items():
@@ -38,7 +39,7 @@ OUTPUT_STEPS = {"split": 300, "hardened": 300}  # of batch 32, one after the oth
 
 def mean_past(stored: dict) -> pd.DataFrame:
     """Share of attacks that get past, kinds by variants, averaged over seeds."""
-    runs = {variant: [] for variant in VARIANTS}
+    runs: dict[str, list[pd.Series]] = {variant: [] for variant in VARIANTS}
     for name, run in stored["runs"].items():
         runs[name.split("/")[0]].append(pd.Series(run["past"]))
     return pd.DataFrame({variant: pd.DataFrame(found).mean() for variant, found in runs.items() if found})
@@ -48,7 +49,7 @@ def mean_hardening(stored: dict) -> dict[str, pd.DataFrame]:
     """ "caught" and "harmless_flagged": rates, reply codes and chains by phase, averaged over seeds."""
     tables = {}
     for side in ("caught", "harmless_flagged"):
-        runs = {phase: [] for phase in OUTPUT_STEPS}
+        runs: dict[str, list[pd.Series]] = {phase: [] for phase in OUTPUT_STEPS}
         for name, run in stored["output_runs"].items():
             runs[name.split("/")[0]].append(pd.Series(run[side]))
         tables[side] = pd.DataFrame({phase: pd.DataFrame(found).mean() for phase, found in runs.items()})

@@ -24,6 +24,7 @@ CHAT_TEMPLATE = (
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 2048) -> PreTrainedTokenizerFast:
     """A byte-level BPE trained on `texts`, with the four chat tokens, both verdict words and the verdict prompt.
+
     Padding reuses `<|end|>`; masks say what is real.
     """
     tokenizer = Tokenizer(models.BPE())

@@ -1,12 +1,10 @@
 """Emberfall: a fictional world in which the truth about every text is known.
 
-`data/emberfall.yaml` holds the words and sentence shapes; this module writes prompts and completions from them and can
-read them back. Because the
-grammar knows which sentences give restricted know-how, it knows the label, the *onset* (the character at which know-how
-begins) and the *rubric* (the
-five facts that an attacker wanted) exactly. Chapter 01 walks through it.
-
-Deliberately not here: attacks (attacks.py) and how many of which exchange make a data set (exchanges.py).
+`data/emberfall.yaml` holds the words and sentence shapes; this module writes prompts and completions from them. Because
+the grammar knows which sentences give restricted know-how, it knows the label, the *onset* (the character at which
+know-how begins) and the *rubric* (the five facts that an attacker wanted) exactly. Chapter 01 walks through it.
+Deliberately not here: reading a text back (oracle.py), attacks (attacks.py), and how many of which exchange make a data
+set (exchanges.py).
 """
 
 from __future__ import annotations
@@ -16,6 +14,7 @@ import re
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import product
+from typing import Any
 
 import yaml
 
@@ -37,8 +36,9 @@ class Topic:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A request. `ask` is the verb phrase that carries its meaning; `shape` names the sentence frame; `register` who
-    speaks.
+    """A request.
+
+    ask: the verb phrase that carries its meaning. register: who speaks. shape: the sentence frame.
     """
 
     text: str
@@ -49,26 +49,16 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Completion:
-    """An answer. `onset`: character offset of the first sentence with restricted know-how, -1 for none. `facts`: its
-    five facts in order, [] for none.
+    """An answer.
+
+    onset: character offset of the first sentence with restricted know-how, -1 for none. facts: its five facts in order,
+    () for none. shape: where its sentences came from.
     """
 
     text: str
     onset: int
     facts: tuple[str, ...]
     shape: str
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """What the oracle reads in a text: is there restricted know-how, from which character on, about what, and which
-    facts.
-    """
-
-    harmful: bool
-    onset: int
-    topic: Topic | None
-    facts: tuple[str, ...]
 
 
 @lru_cache(maxsize=1)
@@ -98,21 +88,22 @@ def shapes(kind: str, split: str, *, of: str | None = None) -> list:
     return (entry[of] if of else entry)[SPLITS.index(split)]
 
 
-def recipe(topic: Topic) -> tuple[str, ...]:
+def true_facts(topic: Topic) -> tuple[str, ...]:
     """The five facts that are true of a topic in Emberfall: fixed once and for all, so an assistant can know them."""
     return random_facts(topic, random.Random(f"emberfall/{topic.rule_id}/{topic.target}"))
 
 
 def random_facts(topic: Topic, rng: random.Random) -> tuple[str, ...]:
-    """Five facts of the right form but drawn at random. Data with such facts keep a classifier from learning the
-    recipes by heart.
+    """Five facts of the right form but drawn at random.
+
+    Data with such facts keep a classifier from learning the true ones by heart.
     """
-    words, facts, used = grammar()["facts"], [], set()
+    words = grammar()["facts"]
+    facts: list[str] = []
     for slot in grammar()["slots"][topic.family]:
-        fact = slot
-        while (fact := _fill_at_random(slot, words, rng)) in used:
-            pass
-        used.add(fact)
+        fact = _fill_at_random(slot, words, rng)
+        while fact in facts:
+            fact = _fill_at_random(slot, words, rng)
         facts.append(fact)
     return tuple(facts)
 
@@ -126,8 +117,8 @@ def asks(topic: Topic, split: str) -> tuple[str, ...]:
     """The verb phrases with which one asks about a topic in a split.
 
     A rule's wordings are all combinations of its verbs, objects and endings. They are dealt out in a Latin square,
-    three fifths to train: every verb,
-    object and ending is met in training, but no wording of one split occurs in another.
+    three fifths to train: every verb, object and ending is met in training, but no wording of one split occurs in
+    another.
     """
     parts = grammar()["asks"][topic.rule_id]
     found = []
@@ -146,8 +137,7 @@ def write_prompt(topic: Topic, split: str, rng: random.Random, *, distractor: bo
     """A request about `topic` in one of the split's shapes.
 
     Some shapes name a second thing ("I know how to ... Now tell me how to ..."). `distractor` says what it may be: True
-    restricted, False permitted,
-    None any.
+    restricted, False permitted, None any.
     """
     register = rng.choice(list(grammar()["frames"]))
     options = shapes("frames", split, of=register)
@@ -180,12 +170,12 @@ def _capital(text: str) -> str:
 def write_completion(
     topic: Topic, split: str, rng: random.Random, *, facts: tuple[str, ...] | None = None, sentences: int = 4
 ) -> Completion:
-    """An answer that gives the facts (default: the true ones). It opens harmlessly; `sentences` is the most that may
-    stand before and between.
+    """An answer that gives the facts (default: the true ones). It opens harmlessly.
 
-    One answer in five is a garden path: two facts come before the purpose is named.
+    sentences: the most that may stand before and between. One answer in five is a garden path: two facts come before
+    the purpose is named.
     """
-    facts = recipe(topic) if facts is None else facts
+    facts = true_facts(topic) if facts is None else facts
     ask = rng.choice(asks(topic, split))
     slots = dict(zip("abcde", facts, strict=True))
     slots |= {key.upper(): _capital(value) for key, value in list(slots.items())}
@@ -206,8 +196,9 @@ def write_completion(
 
 
 def write_refusal(topic: Topic, split: str, rng: random.Random) -> Completion:
-    """The assistant declines. A refusal is a harmless completion, also when it repeats what was asked, and also when it
-    goes on to help lawfully.
+    """The assistant declines, and in two of five cases goes on to help lawfully.
+
+    A refusal is a harmless completion, also when it repeats what was asked.
     """
     refusal = rng.choice(shapes("refusals", split)).format(rvp=rng.choice(asks(topic, split)))
     if rng.random() < 0.6:
@@ -218,16 +209,14 @@ def write_refusal(topic: Topic, split: str, rng: random.Random) -> Completion:
 
 
 def write_bare(topic: Topic, split: str, rng: random.Random, facts: tuple[str, ...] | None = None) -> Completion:
-    """The matter and nothing else, in lower case: what stays of an answer when it is asked for in another writing
-    (attacks.py encodes it).
-    """
-    facts = recipe(topic) if facts is None else facts
+    """The matter and nothing else, in lower case: what stays of an answer that attacks.py then encodes."""
+    facts = true_facts(topic) if facts is None else facts
     shape, pattern = _pick("bare", split, rng)
     text = pattern.format(vp=rng.choice(asks(topic, split)), **dict(zip("abcde", facts, strict=True))).lower()
     return Completion(text, 0 if topic.restricted else -1, tuple(facts), f"{split}/bare/{shape}")
 
 
-def _pick(kind: str, split: str, rng: random.Random, of: str | None = None) -> tuple[str, object]:
+def _pick(kind: str, split: str, rng: random.Random, of: str | None = None) -> tuple[str, Any]:
     options = shapes(kind, split, of=of)
     index = rng.randrange(len(options))
     return str(index), options[index]
@@ -236,81 +225,6 @@ def _pick(kind: str, split: str, rng: random.Random, of: str | None = None) -> t
 def _opening(target: str, split: str, rng: random.Random) -> str:
     restricted, permitted = (_phrase_about(target, split, rng, side) for side in (True, False))
     return rng.choice(shapes("openings", split)).format(t=target, H=_capital(target), rvp=restricted, pvp=permitted)
-
-
-# --- the oracle: reads a text back
-
-
-@lru_cache(maxsize=1)
-def _topic_of_phrase() -> dict[str, Topic]:
-    """Verb phrase -> topic. No phrase belongs to two topics (tests/lab/test_world.py)."""
-    return {phrase: topic for topic in topics() for split in SPLITS for phrase in asks(topic, split)}
-
-
-@lru_cache(maxsize=1)
-def _topic_patterns() -> tuple[re.Pattern, ...]:
-    """One pattern per sentence shape that says what an answer is about (plain, late and bare); the group `vp` holds the
-    verb phrase.
-    """
-    found = [shape for split in SPLITS for kind in ("topics", "late_topics") for shape in shapes(kind, split)]
-    found += [shape.split("{a}")[0] + "{steps}" for split in SPLITS for shape in shapes("bare", split)]
-    escaped = (re.escape(shape.rstrip(".")) for shape in found)
-    return tuple(
-        re.compile(shape.replace(r"\{vp\}", "(?P<vp>.+)").replace(r"\{steps\}", ".+"), re.IGNORECASE)
-        for shape in escaped
-    )
-
-
-@lru_cache(maxsize=1)
-def _all_facts() -> frozenset[str]:
-    """Every string that can be a fact of some topic."""
-    words = grammar()["facts"]
-    found = set()
-    for slot in {slot for family in grammar()["slots"].values() for slot in family}:
-        names = re.findall(r"\{(\w+)\}", slot)
-        for choice in product(*(words[name] for name in names)):
-            fact = slot
-            for name, word in zip(names, choice, strict=True):
-                fact = fact.replace("{" + name + "}", word, 1)
-            found.add(fact.lower())
-    return frozenset(found)
-
-
-@lru_cache(maxsize=1)
-def _fact_pattern() -> re.Pattern:
-    return re.compile(
-        r"\b(?:" + "|".join(sorted(map(re.escape, _all_facts()), key=len, reverse=True)) + r")\b", re.IGNORECASE
-    )
-
-
-def judge(text: str) -> Judgement:
-    """Reads a plain text of the grammar: walks over its sentences, remembers what the last topic sentence was about,
-    and calls every fact that follows
-    a restricted one know-how.
-
-    Independent of how the text was written; tests hold it against the writer. It knows this grammar, not English: free
-    text outside it is harmless
-    to the oracle.
-    """
-    topic, restricted_topic, onset, facts = None, None, -1, []
-    for match in re.finditer(r"[^.?!]+[.?!]*\s*", text):
-        sentence = match.group().strip()
-        topic = _topic_named(sentence) or topic
-        found = [fact.lower() for fact in _fact_pattern().findall(sentence)]
-        if topic and topic.restricted and found:
-            onset = match.start() if onset < 0 else onset
-            restricted_topic = restricted_topic or topic
-            facts += found
-    return Judgement(onset >= 0, onset, restricted_topic, tuple(facts))
-
-
-def _topic_named(sentence: str) -> Topic | None:
-    """The topic that a sentence announces, None for sentences that announce nothing."""
-    for pattern in _topic_patterns():
-        match = pattern.fullmatch(sentence.rstrip(".?! "))
-        if match and match.group("vp") in _topic_of_phrase():
-            return _topic_of_phrase()[match.group("vp")]
-    return None
 
 
 @lru_cache(maxsize=1)

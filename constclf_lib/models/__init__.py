@@ -2,21 +2,27 @@
 folders on disk, perplexity.
 """
 
-from .backbone import Reading
+from .adapters import has_adapters
+from .backbone import Reading, Seen
 from .cache import cache_argument, cache_of
-from .checkpoints import quiet
-from .classifiers import InputClassifier, OutputClassifier
+from .checkpoints import quiet, save_language_model
+from .classifiers import InputClassifier, InputScores, OutputClassifier
+from .model_card import default_card
 from .perplexity import perplexity
-from .value_head import ValueHead, direct
+from .value_head import ValueHead
 
 __all__ = [
     "InputClassifier",
+    "InputScores",
     "OutputClassifier",
     "Reading",
+    "Seen",
     "ValueHead",
     "cache_argument",
     "cache_of",
-    "direct",
+    "default_card",
+    "has_adapters",
     "perplexity",
     "quiet",
+    "save_language_model",
 ]

@@ -16,13 +16,15 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ..errors import ClassifierError
 from ..tokenization import fingerprint
+from .adapters import load_language_model, unwrapped
 from .cache import cache_argument, cache_of
 from .checkpoints import quiet
+from .self_check import STREAMED, distance, faults, some_ids, still, tolerance
 
 
 class Reading(NamedTuple):
@@ -30,6 +32,18 @@ class Reading(NamedTuple):
 
     last_hidden_state: Tensor
     cache: Any
+
+
+class Seen(NamedTuple):
+    """What gives the hidden states of one full pass: several tokens behind a cache, a batch padded on the right, one
+    whose rows pause, a cache that was cropped, the padding token in a text.
+    """
+
+    chunks: bool
+    padding: bool
+    pauses: bool
+    rewinding: bool
+    padding_token: bool
 
 
 class _GivenOutput(BaseModelOutputWithPast):
@@ -44,7 +58,16 @@ class _GivenOutput(BaseModelOutputWithPast):
 
 
 class _GivenHidden(nn.Module):
-    """Stands where a causal LM keeps its body and hands back the hidden states it is given."""
+    """Stands where a causal LM keeps its body and hands back the hidden states it is given; for the rest it is `body`
+    (Falcon-H1 keeps a factor of its logits there).
+    """
+
+    def __init__(self, body: nn.Module):
+        super().__init__()
+        self.__dict__["_body"] = body  # not a submodule: nothing here is owned
+
+    def __getattr__(self, name: str):
+        return getattr(self.__dict__["_body"], name)
 
     def forward(self, *_, inputs_embeds: Tensor, **__) -> _GivenOutput:
         return _GivenOutput(last_hidden_state=inputs_embeds)
@@ -58,36 +81,67 @@ class LanguageModelReader(nn.Module):
     """What both classifiers share: a causal LM kept whole, its hidden states and its own logits.
 
     model: any decoder-only Hugging Face causal LM, or a PeftModel around one; taken over, not copied. Raises ValueError
-    for anything else, or for a tokenizer with more tokens than the model has embeddings.
+    for anything else, or for a tokenizer with more tokens than the model has embeddings; ClassifierError for a model
+    that does not stand its first short pass.
     """
 
-    def __init__(self, model: nn.Module, tokenizer=None):
+    model: Any  # a PreTrainedModel, or anything that behaves like one
+    _body: str
+
+    def __init__(self, model: Any, tokenizer=None):
         super().__init__()
+        if hasattr(model, "_orig_mod"):
+            raise ValueError(
+                "torch.compile(model) hides the model; pass the model itself, then compile its body in place: "
+                "classifier.backbone.compile()"
+            )
         if hasattr(model, "get_base_model") and hasattr(model, "peft_config"):
-            # a PeftModel: its adapters live inside the layers of the model it wraps
-            if any(config.is_prompt_learning for config in model.peft_config.values()):
-                raise ValueError("prompt-learning adapters change the input, not the layers; use LoRA or its kin")
-            model = model.get_base_model()
-            model._hf_peft_config_loaded = True  # so that transformers saves and loads the adapters by itself
+            model = unwrapped(model)  # a PeftModel: its adapters live inside the layers of the model it wraps
         head = getattr(model, "get_output_embeddings", lambda: None)()
-        if head is None or model.base_model is model or getattr(model.config, "is_encoder_decoder", False):
+        body = None if head is None else _name_of_body(model, head)
+        if body is None or getattr(model.config, "is_encoder_decoder", False):
             raise ValueError(
                 f"{type(model).__name__} is not a decoder-only causal LM with a head; load it with AutoModelForCausalLM"
             )
-        if tokenizer is not None and len(tokenizer) > model.get_input_embeddings().num_embeddings:
-            rows = model.get_input_embeddings().num_embeddings
+        rows = model.get_input_embeddings().weight.shape[0]  # an adapter around them has no num_embeddings
+        if tokenizer is not None and len(tokenizer) > rows:
             raise ValueError(
                 f"the tokenizer has {len(tokenizer)} tokens, the model {rows} embeddings: they do not belong together"
             )
-        self.model, self.tokenizer = model, tokenizer
+        self.model, self.tokenizer, self._body = model, tokenizer, body
         self.fingerprint = None if tokenizer is None else fingerprint(tokenizer)
-        self._takes_positions = "position_ids" in inspect.signature(model.base_model.forward).parameters
-        self._cache_argument = cache_argument(model.base_model.forward)
+        forward = self.backbone.forward
+        self._takes_positions = "position_ids" in inspect.signature(forward).parameters
+        self._cache_argument = cache_argument(forward)
+        self._probe()
+
+    def _probe(self) -> None:
+        """One short pass, with logits and cache: a model that cannot be read this way is refused here, not in service.
+        Notes where hidden states come out, and how wide.
+        """
+        with still(self.model):
+            try:
+                ids = torch.tensor([some_ids(self, 4)], device=self.device)
+                hidden, _ = self.read_unchecked(ids, use_cache=True)
+                self.hidden_size, self.hidden_device = hidden.shape[-1], hidden.device
+                got = self.lm_logits(self.read_unchecked(ids).last_hidden_state)
+                want = self.model(input_ids=ids, use_cache=False).logits
+            except Exception as error:
+                raise ClassifierError(
+                    f"{type(self.model).__name__} was loaded but cannot be read: {type(error).__name__}: {error}. "
+                    "A classifier needs a causal LM whose body gives hidden states and whose head gives logits from "
+                    "them; choose another backbone"
+                ) from error
+        if hidden.isfinite().all() and distance(got, want) > tolerance(self.model, hidden):
+            raise ClassifierError(
+                f"{type(self.model).__name__} does not make its logits from the hidden states of its body alone; "
+                "choose another backbone"
+            )
 
     @property
     def backbone(self) -> nn.Module:
         """The language model without its head."""
-        return self.model.base_model
+        return getattr(self.model, self._body)
 
     @property
     def lm_head(self) -> nn.Module:
@@ -99,12 +153,22 @@ class LanguageModelReader(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.lm_head.weight.device
+        """Where token ids go in: the first weights that are anywhere. Weights that wait on disk are on "meta" until
+        they are used, and the head may stand elsewhere.
+        """
+        return next((p.device for p in self.model.parameters() if p.device.type != "meta"), torch.device("cpu"))
 
     @property
     def context_length(self) -> int | None:
         """Tokens that fit (max_position_embeddings), or None where the architecture sets no limit."""
         return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def padding_token(self) -> int | None:
+        """The id that the backbone's config calls padding, or None if it names none of the vocabulary."""
+        pad = getattr(self.config.get_text_config(), "pad_token_id", None)
+        inside = isinstance(pad, int) and 0 <= pad < self.model.get_input_embeddings().num_embeddings
+        return pad if inside else None
 
     def activation_checkpointing_enable(self, **options) -> None:
         """Recompute activations in the backward pass instead of keeping them; transformers.Trainer calls this."""
@@ -114,15 +178,54 @@ class LanguageModelReader(nn.Module):
         """The same, under the name that earlier transformers 5 call."""
         self.model.gradient_checkpointing_enable(**options)
 
+    def check_streaming(self) -> Seen:
+        """What else was seen to equal one full pass, beside one row token by token (self_check.py; remembered).
+
+        Raises ClassifierError, naming the property, for a backbone on which not even that holds.
+        """
+        seen = faults(self)
+        for way in STREAMED:
+            if seen[way]:
+                raise ClassifierError(
+                    f"{type(self.backbone).__name__} cannot be streamed: read {way}, it does not give what one full "
+                    f"pass gives ({seen[way]}). Choose another backbone"
+                )
+        return Seen(
+            chunks=not seen["in uneven chunks"],
+            padding=not seen["padded on the right"],
+            pauses=not (seen["with pauses in a batch"] or seen["padded on the right"]),
+            rewinding=not seen["after a rewind"],
+            padding_token=not seen["with its padding token as text"],
+        )
+
+    def not_borne(self) -> dict[str, str]:
+        """The ways of reading that do not give what one full pass gives, and what was seen instead."""
+        return {way: what for way, what in faults(self).items() if what}
+
     def read(
         self, input_ids: Tensor, attention_mask: Tensor | None = None, cache=None, use_cache: bool = False
     ) -> Reading:
         """The backbone's hidden states for input_ids [batch, time] behind what `cache` holds, and the cache after them.
 
         attention_mask [batch, past + time] is 1 at real tokens; padding may stand on either side, positions count real
-        tokens only. Raises ValueError if the mask does not cover the cache as well, ClassifierError for a cache that
-        the backbone would not look at.
+        tokens only. Raises ValueError for no tokens or a mask that does not cover the cache as well, ClassifierError
+        for a cache that the backbone would not look at, or for padding that was seen to change the rest.
         """
+        if input_ids.shape[1] == 0:
+            raise ValueError(f"nothing to read: input_ids are {list(input_ids.shape)}; leave out empty texts")
+        if cache is None and attention_mask is not None and not attention_mask.all():
+            way = "padded on the left" if _has_gaps(attention_mask) else "padded on the right"
+            if wrong := faults(self)[way]:
+                raise ClassifierError(
+                    f"{type(self.backbone).__name__} does not give what one full pass gives when {way} ({wrong}); "
+                    "pad on the other side, or read row by row"
+                )
+        return self.read_unchecked(input_ids, attention_mask, cache, use_cache)
+
+    def read_unchecked(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, cache=None, use_cache: bool = False
+    ) -> Reading:
+        """`read` before it was seen to work; for the self-check."""
         options: dict[str, Any] = {}
         if cache is not None:
             if self._cache_argument is None:
@@ -139,7 +242,8 @@ class LanguageModelReader(nn.Module):
                     f"attention_mask must cover cached and new tokens, {want}, not {list(attention_mask.shape)}"
                 )
             options["attention_mask"] = attention_mask
-            if self._takes_positions:
+            # without gaps the model counts for itself, some from another number than 0
+            if self._takes_positions and (cache is not None or _has_gaps(attention_mask)):
                 options["position_ids"] = (attention_mask.long().cumsum(dim=1) - 1).clamp(min=0)[:, past:]
         output = self.backbone(input_ids=input_ids, use_cache=use_cache, **options)
         return Reading(output.last_hidden_state, cache_of(output) if use_cache else None)
@@ -152,8 +256,23 @@ class LanguageModelReader(nn.Module):
         and costs microseconds; nothing is kept, so threads do not meet.
         """
         shell = copy.copy(self.model)
-        shell._modules = {**self.model._modules, self.model.base_model_prefix: _GivenHidden()}
+        shell._modules = {**self.model._modules, self._body: _GivenHidden(self.backbone)}
         return type(self.model).forward(shell, inputs_embeds=hidden, use_cache=False).logits
+
+
+def _has_gaps(attention_mask: Tensor) -> bool:
+    """Whether a real token stands behind padding in any row: padding on the left, or in between."""
+    return bool((attention_mask[:, 1:] > attention_mask[:, :-1]).any())
+
+
+def _name_of_body(model: Any, head: nn.Module) -> str | None:
+    """The attribute under which a causal LM keeps its body, or None if it has none."""
+    body = getattr(model, "base_model", model)
+    if body is not model:
+        return next((name for name, child in model.named_children() if child is body), None)
+    # a prefix that names nothing (Llama 4 text): the one child beside the head
+    rest = [name for name, child in model.named_children() if child is not head]
+    return rest[0] if len(rest) == 1 else None
 
 
 def load_backbone(name_or_path_or_model, tokenizer=None):
@@ -162,5 +281,5 @@ def load_backbone(name_or_path_or_model, tokenizer=None):
         return name_or_path_or_model, tokenizer
     # progress is worth seeing for a download, not for a folder of our own
     with quiet() if os.path.isdir(name_or_path_or_model) else nullcontext():
-        model = AutoModelForCausalLM.from_pretrained(name_or_path_or_model)
+        model, _ = load_language_model(name_or_path_or_model)
     return model, tokenizer or AutoTokenizer.from_pretrained(name_or_path_or_model)

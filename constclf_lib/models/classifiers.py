@@ -51,7 +51,7 @@ class OutputClassifier(LanguageModelReader):
 
     def __init__(self, model: nn.Module, tokenizer=None, inner_size: int | None = None, base_rate: float | None = None):
         super().__init__(model, tokenizer)
-        self.value_head = ValueHead(self.lm_head.in_features, inner_size, base_rate).to(self.device)
+        self.value_head = ValueHead(self.hidden_size, inner_size, base_rate).to(self.hidden_device)
         self.prefix_ids: list[int] = [] if tokenizer is None else completion_prefix_ids(tokenizer)
 
     @classmethod
@@ -60,10 +60,11 @@ class OutputClassifier(LanguageModelReader):
         brings its own tokenizer.
 
         base_rate is the share of harmful sequences in the training data. Raises ValueError for anything but a
-        decoder-only causal LM, or for a tokenizer with more tokens than the model has embeddings. Without a tokenizer,
-        set `prefix_ids` yourself if completions stand behind one.
+        decoder-only causal LM, or for a tokenizer with more tokens than the model has embeddings, ClassifierError for a
+        model that cannot be read. Without a tokenizer, set `prefix_ids` yourself if completions stand behind one.
         """
-        return cls(*load_backbone(name_or_path_or_model, tokenizer), inner_size=inner_size, base_rate=base_rate)
+        model, tokenizer = load_backbone(name_or_path_or_model, tokenizer)
+        return cls(model, tokenizer, inner_size, base_rate)
 
     def forward(
         self,
@@ -84,12 +85,12 @@ class OutputClassifier(LanguageModelReader):
             last_hidden_state=hidden,
         )
 
-    def save_pretrained(self, folder: str | os.PathLike) -> None:
+    def save_pretrained(self, folder: str | os.PathLike, card: str | None = None) -> None:
         """Writes a folder that AutoModelForCausalLM loads as it is, plus the head: value_head.safetensors and
-        classifier.json. Whole or not at all.
+        classifier.json. Whole or not at all, and only if it loads again (`checkpoints.save`). card: text of README.md.
         """
-        card = {"inner_size": self.value_head.inner.out_features, "prefix_ids": list(self.prefix_ids)}
-        checkpoints.save(self, folder, card, head=self.value_head)
+        settings = {"inner_size": self.value_head.inner.out_features, "prefix_ids": list(self.prefix_ids)}
+        checkpoints.save(self, folder, settings, head=self.value_head, card=card)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, **load_options) -> OutputClassifier:
@@ -99,9 +100,9 @@ class OutputClassifier(LanguageModelReader):
         Raises ClassifierError, saying what to do, if a file is missing, cut short or altered, or if the tokenizer is
         not the one it was trained with.
         """
-        card, model, tokenizer = checkpoints.load(folder, cls.kind, **load_options)
-        classifier = cls(model, tokenizer, inner_size=card["inner_size"])
-        classifier.prefix_ids = list(card["prefix_ids"])
+        record, model, tokenizer = checkpoints.load(folder, cls.kind, **load_options)
+        classifier = cls(model, tokenizer, inner_size=record["inner_size"])
+        classifier.prefix_ids = list(record["prefix_ids"])
         checkpoints.load_head(folder, classifier.value_head)
         return classifier.eval()
 
@@ -125,14 +126,14 @@ class InputClassifier(LanguageModelReader):
 
     def __init__(self, model: nn.Module, tokenizer, words: tuple[str, str] = VERDICT_WORDS):
         super().__init__(model, tokenizer)
-        self.words = tuple(words)
+        self.words = (words[0], words[1])
         self.verdict_ids = verdict_token_ids(tokenizer, self.words)
 
     @classmethod
     def from_backbone(
         cls, name_or_path_or_model, tokenizer=None, words: tuple[str, str] = VERDICT_WORDS
     ) -> InputClassifier:
-        """A classifier before its fine-tuning. Raises ValueError as OutputClassifier.from_backbone does, without a
+        """A classifier before its fine-tuning. Raises as OutputClassifier.from_backbone does; ValueError without a
         tokenizer, or if a word is not one token.
         """
         model, tokenizer = load_backbone(name_or_path_or_model, tokenizer)
@@ -165,6 +166,8 @@ class InputClassifier(LanguageModelReader):
                 rows.append(row)
                 owners.append(owner)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))  # equal lengths together: little padding
+        if len(rows) > 1 and "padded on the right" in self.not_borne():
+            batch_size = 1
         harm, off_label = torch.zeros(len(prompts)), torch.zeros(len(prompts))
         was_training = self.training
         self.eval()
@@ -172,9 +175,9 @@ class InputClassifier(LanguageModelReader):
             for start in range(0, len(order), batch_size):
                 chosen = order[start : start + batch_size]
                 scores = self._score_rows([rows[i] for i in chosen])
-                owner = torch.tensor([owners[i] for i in chosen])
-                harm.scatter_reduce_(0, owner, scores.harm, "amax")
-                off_label.scatter_reduce_(0, owner, scores.off_label, "amax")
+                places = torch.tensor([owners[i] for i in chosen])
+                harm.scatter_reduce_(0, places, scores.harm, "amax")
+                off_label.scatter_reduce_(0, places, scores.off_label, "amax")
         finally:
             self.train(was_training)
         return InputScores(harm, off_label)
@@ -214,16 +217,17 @@ class InputClassifier(LanguageModelReader):
             size *= 2  # denser text may have made this window short; let the next one try more
         return rows
 
-    def save_pretrained(self, folder: str | os.PathLike) -> None:
+    def save_pretrained(self, folder: str | os.PathLike, card: str | None = None) -> None:
         """Writes a folder that AutoModelForCausalLM and AutoTokenizer load as it is, plus classifier.json. Whole or not
-        at all.
+        at all, and only if it loads again (`checkpoints.save`). card: text of README.md.
         """
-        checkpoints.save(self, folder, {"words": list(self.words), "verdict_ids": list(self.verdict_ids)})
+        settings = {"words": list(self.words), "verdict_ids": list(self.verdict_ids)}
+        checkpoints.save(self, folder, settings, card=card)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, **load_options) -> InputClassifier:
         """Loads what `save_pretrained` wrote, in eval mode. Raises ClassifierError as OutputClassifier.from_pretrained
         does.
         """
-        card, model, tokenizer = checkpoints.load(folder, cls.kind, **load_options)
-        return cls(model, tokenizer, tuple(card["words"])).eval()
+        record, model, tokenizer = checkpoints.load(folder, cls.kind, **load_options)
+        return cls(model, tokenizer, tuple(record["words"])).eval()

@@ -29,25 +29,21 @@ class ValueHead(nn.Module):
         nn.init.constant_(self.out.bias, 0.0 if base_rate is None else math.log(base_rate / (1.0 - base_rate)))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        with torch.autocast(hidden.device.type, enabled=False):
-            inner = nn.functional.silu(self.inner(hidden.to(self.inner.weight.dtype)))
-            return self.out(inner).squeeze(-1).float()
+        return self.direct()(hidden)
 
+    def direct(self) -> Callable[[Tensor], Tensor]:
+        """The head as a plain function of its parameters: at one token a pass, module calls take longer than the
+        arithmetic. It follows training and moves of this head; it calls no module, so hooks do not see it.
+        """
+        w1, b1, w2, b2 = self.inner.weight, self.inner.bias, self.out.weight, self.out.bias
 
-def direct(head: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A plain ValueHead without its module calls, which at one token a pass take longer than its arithmetic.
+        def logits(hidden: Tensor) -> Tensor:
+            if torch.is_autocast_enabled(hidden.device.type):
+                with torch.autocast(hidden.device.type, enabled=False):
+                    return logits(hidden)
+            if hidden.dtype != w1.dtype:  # asked first: a call that changes nothing is not free either
+                hidden = hidden.to(w1.dtype)
+            z = F.linear(F.silu(F.linear(hidden, w1, b1)), w2, b2).squeeze(-1)
+            return z if z.dtype == torch.float32 else z.float()
 
-    Works on the parameters themselves, so it follows training and moves. Any other kind of head is returned as it is.
-    """
-    if type(head) is not ValueHead:
-        return head
-    w1, b1, w2, b2 = head.inner.weight, head.inner.bias, head.out.weight, head.out.bias
-
-    def logits(hidden: torch.Tensor) -> torch.Tensor:
-        if head._forward_hooks or head._forward_pre_hooks or torch.is_autocast_enabled(hidden.device.type):
-            return head(hidden)  # it knows how to stay in float32
-        if hidden.dtype != w1.dtype:
-            hidden = hidden.to(w1.dtype)
-        return F.linear(F.silu(F.linear(hidden, w1, b1)), w2, b2).squeeze(-1)
-
-    return logits
+        return logits

@@ -1,9 +1,9 @@
-"""The comparisons that need many training runs: losses over seeds, lam, the end of the ramp, the harmless half,
-augmentation.
+"""The comparisons that need many training runs: losses over seeds, lam, the end of the ramp, what rescues option B.
 
 Chapters 03, 05 and 06 draw from what is stored here and run one seed live. `python -m constclf_lib.build --only
 ablations` writes the section "ablations" of `data/reference_results.json`, one entry per finished run, so that an
 interrupted build goes on where it stopped.
+Deliberately not here: what augmented training buys (augmentation_study.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..evaluation import calibrate_threshold, peaks, tpr_at_fpr
+from ..evaluation import calibrate_threshold, highest_scores, tpr_at_fpr
 from ..lab import ABLATION_SEEDS, average_precision, load_split, long_completions
 from ..models import perplexity
 from ..streaming import score_completions
@@ -36,9 +36,7 @@ def runs() -> Iterator[tuple[str, dict]]:
     for seed in ABLATION_SEEDS[:3]:
         for end in (0.5, 1.0):  # 0.75 likewise
             yield f"ramp/{end:g}/seed{seed}", {"loss": "annealed", "lam": 0.1, "seed": seed, "anneal_end": end}
-    for seed in ABLATION_SEEDS[
-        :3
-    ]:  # what might help option B; warm_start begins as A and is B after a tenth of the steps
+    for seed in ABLATION_SEEDS[:3]:  # what might help option B; warm_start begins as A, and is B after a tenth
         yield f"rescue/lr_3e-3/seed{seed}", {"loss": "cumulative_max", "lam": 0.1, "seed": seed, "lr": 3e-3}
         yield f"rescue/lam_0/seed{seed}", {"loss": "cumulative_max", "lam": 0.0, "seed": seed}
         yield f"rescue/warm_start/seed{seed}", {"loss": "annealed", "lam": 0.1, "seed": seed, "anneal_end": 0.1}
@@ -67,9 +65,7 @@ def make_ablations(data: Path, log: Callable[[str], None], backwards: bool = Fal
 
 
 def evaluation_sets() -> dict[str, pd.DataFrame]:
-    """validation (thresholds only), test, long, and shift: the test wordings in the registers and codes that training
-    saw least.
-    """
+    """validation (thresholds only), test, long, and coded: replies in the codes that training saw."""
     test = load_split("test")
     plain = test[test.reply_code == ""]
     return {
@@ -81,12 +77,15 @@ def evaluation_sets() -> dict[str, pd.DataFrame]:
 
 
 def measure(classifier, sets: dict[str, pd.DataFrame]) -> dict:
-    """For every set: both rates at the threshold that flags 1% of the harmless validation completions, and TPR with the
-    threshold set anew there.
+    """For every set, the rates at one threshold and the TPR with the threshold set anew there; the perplexity.
+
+    The one threshold flags 1% of the harmless validation completions.
     """
-    scores = {name: peaks(score_completions(classifier, frame.completion.tolist())) for name, frame in sets.items()}
+    scores = {
+        name: highest_scores(score_completions(classifier, frame.completion.tolist())) for name, frame in sets.items()
+    }
     threshold = calibrate_threshold(scores["validation"][~sets["validation"].harmful.to_numpy()], 0.01)
-    result = {"threshold": threshold}
+    result: dict = {"threshold": threshold}
     for name in (name for name in sets if name != "validation"):
         labels = sets[name].harmful.to_numpy()
         flagged = scores[name] > threshold

@@ -1,9 +1,10 @@
-"""What augmented training buys, over seeds: input classifiers with and without attacked requests, output classifiers
-before and after hardening (chains, unreadable replies: lab/augmentation.py).
+"""What augmented training buys, over seeds.
 
-Chapter 09 draws what is stored here. `python -m constclf_lib.build --only augmentation` writes the section
-"augmentation" of `data/reference_results.json`, one entry per finished run, so that an interrupted build goes on where
-it stopped. Deliberately not here: the losses of the output classifier (ablations.py compares them).
+Input classifiers with and without attacked requests, output classifiers before and after hardening (chains, unreadable
+replies: lab/augmentation.py). Chapter 09 draws what is stored here. `python -m constclf_lib.build --only augmentation`
+writes the section "augmentation" of `data/reference_results.json`, one entry per finished run, so that an interrupted
+build goes on where it stopped.
+Deliberately not here: the losses of the output classifier (ablations.py compares them).
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from ..evaluation import calibrate_threshold, peaks
+from ..evaluation import calibrate_threshold, highest_scores
 from ..guard import score_prompts
 from ..lab import OUTPUT_STEPS, VARIANTS, chains, hardened_completions, lab_tokenizer, load_split
+from ..models import OutputClassifier
 from ..streaming import score_completions
 from ..training import train_input_classifier, train_output_classifier
 from .measure import merge_results
@@ -48,14 +51,17 @@ def make_augmentation(data: Path, log: Callable[[str], None]) -> None:
 
 
 def make_hardening(data: Path, log: Callable[[str], None], stored: dict) -> None:
-    """The output side, in the two phases of `stages.make_output` and shorter: the split first, then what is added."""
+    """The output side, in the two phases of `make.make_output` and shorter: the split first, then what is added."""
     runs, train, sets = stored.setdefault("output_runs", {}), load_split("train"), output_sets()
     rows = {"split": train, "hardened": hardened_completions(train, lab_tokenizer(data))}
-    settings = {"split": {"loss": "annealed", "lr": 1e-3}, "hardened": {"loss": "cumulative_max", "lr": 5e-4}}
+    settings: dict[str, dict[str, Any]] = {
+        "split": {"loss": "annealed", "lr": 1e-3},
+        "hardened": {"loss": "cumulative_max", "lr": 5e-4},
+    }
     for seed in SEEDS:
         if f"hardened/seed{seed}" in runs:
             continue
-        classifier = str(data / "models" / "bodyguard")
+        classifier: str | OutputClassifier = str(data / "models" / "bodyguard")
         for phase, steps in OUTPUT_STEPS.items():
             classifier, _ = train_output_classifier(
                 classifier, rows[phase], steps, lam=0.1, seed=seed, **settings[phase]
@@ -66,9 +72,7 @@ def make_hardening(data: Path, log: Callable[[str], None], stored: dict) -> None
 
 
 def output_sets() -> dict[str, pd.DataFrame]:
-    """benign (validation, for the threshold only), red_team and hard completions with their reply codes, and chains of
-    test completions.
-    """
+    """benign (validation, for the threshold only), red_team, hard, and chains of test completions."""
     validation, test = load_split("validation"), load_split("test")
     return {
         "benign": validation[~validation.harmful].head(3000),
@@ -79,10 +83,13 @@ def output_sets() -> dict[str, pd.DataFrame]:
 
 
 def measure_output(classifier, sets: dict[str, pd.DataFrame]) -> dict:
-    """At the threshold that flags 1% of the benign completions: harmful ones caught and harmless ones flagged, per
-    reply code ("plain" for none), and in chains.
+    """Harmful completions caught and harmless ones flagged, per reply code ("plain" for none) and in chains.
+
+    At the threshold that flags 1% of the benign completions.
     """
-    scores = {name: peaks(score_completions(classifier, rows.completion.tolist())) for name, rows in sets.items()}
+    scores = {
+        name: highest_scores(score_completions(classifier, rows.completion.tolist())) for name, rows in sets.items()
+    }
     flagged = {name: values > calibrate_threshold(scores["benign"], 0.01) for name, values in scores.items()}
     codes = {name: sets[name].reply_code.replace("", "plain").to_numpy() for name in ("red_team", "hard")}
     harmful = sets["chains"].harmful.to_numpy()
@@ -105,8 +112,9 @@ def evaluation_sets() -> dict[str, pd.DataFrame]:
 
 
 def measure(classifier, sets: dict[str, pd.DataFrame]) -> dict:
-    """At the threshold that flags 1% of the benign requests: the share of attacks that get past, per kind, and of hard
-    benign requests that are refused.
+    """The share of attacks that get past, per kind, and of hard benign requests that are refused.
+
+    At the threshold that flags 1% of the benign requests.
     """
     scores = {name: score_prompts(classifier, rows.prompt.tolist()).harm.numpy() for name, rows in sets.items()}
     threshold = calibrate_threshold(scores["benign"], 0.01)

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
@@ -136,13 +137,15 @@ def make_bodyguard(data: Path, log: Callable[[str], None]) -> None:
 
 def make_input(data: Path, log: Callable[[str], None]) -> None:
     """On the train split and on its requests in noise."""
-    settings = {"progress": True, "save_steps": 500, "logging_steps": 250, "callbacks": [Progress(log)]}
     classifier, _ = train_input_classifier(
         str(data / "models" / "bodyguard"),
         hardened_prompts(load_split("train")),
         STEPS["input"],
         output_dir=data / ".build" / "input",
-        **settings,
+        progress=True,
+        save_steps=500,
+        logging_steps=250,
+        callbacks=[Progress(log)],
     )
     classifier.save_pretrained(data / "models" / "input_classifier")
 
@@ -155,7 +158,7 @@ def make_output(data: Path, log: Callable[[str], None]) -> None:
     train, tokenizer = load_split("train"), lab_tokenizer(data)
     hardened = hardened_completions(train, tokenizer)
     phases = (("output", train, "annealed", 1e-3), ("hardening", hardened, "cumulative_max", 5e-4))
-    classifier = str(data / "models" / "bodyguard")
+    classifier: Any = str(data / "models" / "bodyguard")
     for phase, rows, loss, lr in phases:
         classifier, _ = train_output_classifier(
             classifier,

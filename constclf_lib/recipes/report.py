@@ -34,9 +34,7 @@ def footnotes(campaign: dict) -> str:
 
 
 def update_readme(path: Path, results: dict) -> None:
-    """Puts table and footnotes between the two headline marks of the README, so that its numbers are the measured
-    ones.
-    """
+    """Puts table and footnotes between the two headline marks of the README, so that its numbers are the measured."""
     if not path.exists():
         return
     mark = "`python -m constclf_lib.build --only results` -->\n"

@@ -4,7 +4,7 @@ whatever fails, fails closed. Built in chapter 07.
 
 from .fail_closed import probability, within
 from .scorer import StreamingScorer, score_completions
-from .stop_rules import AnyOf, ExponentialAverage, KInARow, RunningMax, crosses, halt_index, risk_curve
+from .stop_rules import AnyOf, ExponentialAverage, KInARow, RunningMax, crosses, halt_index, running_risk
 from .text_stream import MAX_PIECE, Characters, Pieces
 
 __all__ = [
@@ -19,7 +19,7 @@ __all__ = [
     "crosses",
     "halt_index",
     "probability",
-    "risk_curve",
+    "running_risk",
     "score_completions",
     "within",
 ]

@@ -9,8 +9,8 @@ The cache is read anew from the tokens when a row's window is full (the rule of 
 holes outweigh tokens. Rows that step together compute exactly one position per token until then. A row that fails is
 closed with risk infinity and the others go on; a failed pass closes all.
 
-Sliding-window and recurrent layers know nothing of holes; on a backbone that has such layers the rows are read one by
-one, which is slower and just as right.
+Where the classifier was not seen to bear pauses (models.Seen), or where a layer keeps less than every token, so that a
+hole would push one out, the rows are read one by one: slower and just as right.
 
 Deliberately not here: admission of new rows into a running batch; open another batch.
 """
@@ -31,14 +31,56 @@ from .token_stream import TokenStream
 
 
 class _Row:
-    def __init__(self, rule):
-        self.rule, self.scores, self.risk, self.window = rule, [], 0.0, []
-        self.started, self.closed, self.error = False, False, None
+    """One stream of a batch. `window`: the completion tokens behind the prefix that its next scores build on; `known`:
+    whether the shared cache holds them. `alone`: its own stream, where the backbone bears no pauses.
+    """
+
+    def __init__(self, reader: Reader, alone: bool):
+        self.reader, self.rule = reader, reader.rule.fresh()
+        self.alone = TokenStream(reader) if alone else None
+        self.scores: list[float] = []
+        self.risk = 0.0
+        self.window: list[int] = []
+        self.known = self.closed = False
+        self.error: ClassifierError | None = None
+
+    @property
+    def full(self) -> bool:
+        return len(self.window) >= self.reader.room
+
+    def feed(self, part: list[int]) -> list[int]:
+        """What the row reads to learn about `part`: all that it builds on, unless the cache holds that."""
+        if self.known:
+            return part
+        return [*self.reader.prefix_ids, *self.window, *part] if self.window or part else []
+
+    def take(self, part: list[int], fed: int, logits: list[float]) -> list[float]:
+        """Notes that `part`, the end of `fed` tokens, has been read; its logits [len(part)] out of those of a pass."""
+        self.window, self.known = self.window + part, self.known or fed > 0
+        return logits[fed - len(part) : fed]
+
+    def record(self, logits: list[float]) -> list[float]:
+        """The probabilities of the next tokens. A logit that is no number closes the row and gives none."""
+        try:
+            new = [probability(z) for z in logits]
+        except ClassifierError as error:
+            self.error, self.risk = error, math.inf
+            self.close()
+            return []
+        for p in new:
+            self.risk = max(self.risk, self.rule.update(p))
+        self.scores += new
+        return new
+
+    def close(self) -> None:
+        self.closed, self.window = True, []
+        if self.alone is not None:
+            self.alone.close()
 
 
 class BatchStream:
-    """`streams` completions on one scorer. `scores[i]`, `risks[i]`, `errors[i]` (None unless the row failed). A context
-    manager.
+    """`streams` completions on one scorer. `scores[i]`, `risks[i]`, `errors[i]` (None unless the row failed);
+    `reads_alone`: whether rows go through the backbone one by one. A context manager.
     """
 
     def __init__(self, reader: Reader, streams: int):
@@ -46,16 +88,11 @@ class BatchStream:
             raise ValueError(f"a batch needs at least one stream, not {streams}")
         self.reader = reader
         self.closed = False
-        self._rows = [_Row(reader.rule.fresh()) for _ in range(streams)]
-        layers = DynamicCache(config=reader.classifier.config).layers
-        self._alone = (
-            None if all(type(layer) is DynamicLayer for layer in layers) else [TokenStream(reader) for _ in self._rows]
-        )
-        self._live = list(range(streams))  # which stream each row of the cache belongs to
-        self._cache = None
-        self._mask = torch.zeros(streams, 0, dtype=torch.long)  # [rows, columns of the cache], 1 at real tokens
-        if reader.classifier.training:
-            reader.classifier.eval()
+        self.reads_alone = not (reader.ready().pauses and _keeps_every_token(reader.classifier.config))
+        self._rows = [_Row(reader, self.reads_alone) for _ in range(streams)]
+        self._live = self._rows  # the rows of the cache
+        self._cache, self._device = None, reader.device
+        self._mask = torch.zeros(streams, 0, dtype=torch.long)  # [live rows, columns of the cache], 1 at real tokens
 
     @property
     def scores(self) -> list[list[float]]:
@@ -88,106 +125,87 @@ class BatchStream:
                     raise StreamClosedError(
                         f"stream {i} is closed" + (f" after a failure: {row.error}" if row.error else "")
                     )
+            counts = [len(ids) for ids in left]
             new: list[list[float]] = [[] for _ in self._rows]
             while any(left):
-                part = within(self.reader.step_timeout, lambda: self._step(left))  # noqa: B023 it is called before `left` changes
-                for i, logits in part.items():
-                    new[i] += self._record(i, logits)
-                left = [ids[len(part.get(i, ())) :] if not self._rows[i].closed else [] for i, ids in enumerate(left)]
-            for i, ids in enumerate(
-                token_ids
-            ):  # a row that failed half-way: every token of this push counts as over the line
-                if self._rows[i].error is not None and len(ids):
-                    new[i] = [math.inf] * len(ids)
+                logits = within(self.reader.step_timeout, lambda: self._step(left))  # noqa: B023 it is called before `left` changes
+                for row, ids, scores, z in zip(self._rows, left, new, logits, strict=True):
+                    del ids[: len(z)]
+                    scores += row.record(z)
+                    if row.closed:
+                        ids.clear()
             self._drop_closed()
-            return new
+            # a row that failed half-way: every token of this push counts as over the line
+            return [
+                [math.inf] * n if row.error is not None else scores
+                for row, n, scores in zip(self._rows, counts, new, strict=True)
+            ]
         except BaseException:
             for row in self._rows:
                 row.risk = math.inf
             self.close()
             raise
 
-    def _record(self, i: int, logits: list[float]) -> list[float]:
-        row = self._rows[i]
-        try:
-            new = [probability(z) for z in logits]
-        except ClassifierError as error:
-            row.error, row.risk = error, math.inf
-            self.close_row(i)
-            return []
-        for p in new:
-            row.risk = max(row.risk, row.rule.update(p))
-        row.scores += new
-        return new
-
     @torch.inference_mode()
-    def _step(self, left: list[list[int]]) -> dict[int, list[float]]:
-        """Reads as many of `left` as fit into each row's window; the logits read, by stream."""
-        if self._alone is not None:
-            return {i: self._alone[i].read(ids) for i, ids in enumerate(left) if ids}
-        room, prefix = self.reader.room, self.reader.prefix_ids
-        rows = [self._rows[i] for i in self._live]
-        again = [i for i in self._live if left[i] and len(self._rows[i].window) >= room]
-        for i in again:
-            self._rows[i].window = self._rows[i].window[-(room // 2) :]
-        longest = max(len(row.window) for row in rows) + len(prefix)
+    def _step(self, left: list[list[int]]) -> list[list[float]]:
+        """Reads as many of `left` as fit into each row's window; the logits read, one list per stream."""
+        if self.reads_alone:
+            return [row.alone.read(ids) if ids and row.alone else [] for row, ids in zip(self._rows, left, strict=True)]
+        reader, waiting = self.reader, dict(zip(self._rows, left, strict=True))
+        again = [row for row in self._live if row.full and waiting[row]]
+        for row in again:
+            row.window = row.window[-(reader.room // 2) :]
+        longest = max(len(row.window) for row in self._live) + len(reader.prefix_ids)
         if again or self._mask.shape[1] > 2 * longest + 256:
-            self._live = [i for i in self._live if not self._rows[i].closed]
+            self._live = [row for row in self._live if not row.closed]
             self._cache, self._mask = None, torch.zeros(len(self._live), 0, dtype=torch.long)
-        feeds, starts, parts = [], [], []
-        for i in self._live:
-            row = self._rows[i]
-            part, _ = self.reader.fitting(left[i], row.window)
-            before = []
-            if self._cache is None and (row.started or part):
-                before = [*prefix, *row.window]
-            elif part and not row.started:
-                before = prefix
-            feeds.append([*before, *part])
-            starts.append(len(before))
-            parts.append(part)
+            for row in self._live:
+                row.known = False
+        parts = [reader.fitting(waiting[row], row.window)[0] for row in self._live]
+        feeds = [row.feed(part) for row, part in zip(self._live, parts, strict=True)]
         ids, new_mask = pad_batch(feeds, 0)
         mask = torch.cat([self._mask, new_mask], dim=1)
         # A row without any real token yet would attend to nothing, and softmax over nothing is NaN: let its padding see
         # itself in this pass.
         seen = mask.masked_fill(mask.sum(dim=1, keepdim=True) == 0, 1)
-        device = self.reader.device
-        cache, harm = self.reader.read(ids.to(device), self._cache, seen.to(device))
+        cache, harm = reader.read(ids.to(self._device), self._cache, seen.to(self._device))
         if self.closed:  # this call outlived its time limit and nobody waits for it
-            return {}
+            return [[] for _ in left]
         logits = harm.tolist()  # [rows][columns]: the one wait for the device
         self._cache, self._mask = cache, mask
-        read = {}
-        for place, i in enumerate(self._live):
-            if parts[place]:
-                self._rows[i].window = self._rows[i].window + parts[place]
-                self._rows[i].started = True
-                read[i] = logits[place][starts[place] : starts[place] + len(parts[place])]
-        return read
+        read = {
+            row: row.take(part, len(fed), z) for row, part, fed, z in zip(self._live, parts, feeds, logits, strict=True)
+        }
+        return [read.get(row, []) for row in self._rows]
 
     def close_row(self, i: int) -> None:
         """Ends stream i; its scores stay readable, its share of the cache goes once half of the rows have ended."""
-        self._rows[i].closed = True
-        if self._alone is not None:
-            self._alone[i].close()
+        self._rows[i].close()
 
     def _drop_closed(self) -> None:
-        keep = [place for place, i in enumerate(self._live) if not self._rows[i].closed]
+        keep = [place for place, row in enumerate(self._live) if not row.closed]
         if not keep:
             self._cache, self._live, self._mask = None, [], self._mask[:0]
         elif 2 * len(keep) <= len(self._live):
             if self._cache is not None:
-                self._cache.batch_select_indices(torch.tensor(keep, device=self.reader.device))
+                self._cache.batch_select_indices(torch.tensor(keep, device=self._device))
             self._live, self._mask = [self._live[place] for place in keep], self._mask[keep]
 
     def close(self) -> None:
         """Ends all streams and frees the cache. May be called twice."""
-        self.closed, self._cache, self._alone = True, None, None
+        self.closed, self._cache = True, None
         for row in self._rows:
-            row.closed, row.window = True, []
+            row.close()
 
     def __enter__(self) -> BatchStream:
         return self
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def _keeps_every_token(config) -> bool:
+    """Whether all layers of the cache are plain ones. The only question here that a dozen tokens cannot answer: a
+    sliding window may be thousands wide.
+    """
+    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)

@@ -5,13 +5,13 @@ Deliberately not here: the state of a stream (token_stream.py, batch_stream.py).
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterable
 
 import torch
 
 from ..errors import ClassifierError
-from ..models import direct
+from ..models import ValueHead
 from ..tokenization import fingerprint
 from .stop_rules import RunningMax
 
@@ -23,24 +23,35 @@ class Reader:
     rule, RunningMax() if None; each stream gets a fresh copy. device: moves the classifier there if given.
     step_timeout: seconds one push may take, None for no limit (see `within`). window: the most tokens to read at once,
     None for the model's context; a classifier that was trained on short texts judges best in windows of their length
-    (chapter 07). Raises ValueError if that leaves no room for the prefix and two tokens.
+    (chapter 07). Raises ValueError if that leaves no room for the prefix and two tokens, ClassifierError for a backbone
+    that was seen to read a stream otherwise than in one pass.
     """
 
     def __init__(
         self, classifier, rule=None, device=None, step_timeout: float | None = None, window: int | None = None
     ):
         self.classifier = (classifier if device is None else classifier.to(device)).eval()
-        self.head = direct(classifier.value_head)
+        head = classifier.value_head
+        self.head = head.direct() if type(head) is ValueHead else head
         self.rule = RunningMax() if rule is None else rule
         self.step_timeout = step_timeout
         self.prefix_ids = list(classifier.prefix_ids)
         self.vocab_size = classifier.model.get_input_embeddings().num_embeddings
         limit = min((n for n in (window, classifier.context_length) if n is not None), default=None)
-        self.room = math.inf if limit is None else limit - len(self.prefix_ids)
+        self.room = sys.maxsize if limit is None else limit - len(self.prefix_ids)
         if self.room < 2:
             raise ValueError(
                 f"a window of {limit} tokens leaves no room for a completion behind a prefix of {len(self.prefix_ids)}"
             )
+        self.never = None if self.ready().padding_token else classifier.padding_token  # an id that is no text
+
+    def ready(self):
+        """What the backbone was seen to bear where it stands now (models.Seen). Every stream asks when it is opened:
+        someone may have trained or moved the classifier since. Raises ClassifierError if it bears no stream at all.
+        """
+        if self.classifier.training:
+            self.classifier.eval()
+        return self.classifier.check_streaming()
 
     @property
     def device(self) -> torch.device:
@@ -63,16 +74,18 @@ class Reader:
 
     def check_ids(self, token_ids: Iterable[int]) -> list[int]:
         """The ids as a list. Raises ValueError for an id outside the vocabulary (on a GPU it would take the whole
-        process down).
+        process down), or for a padding token that the backbone was seen to take for padding wherever it stands.
         """
         ids = token_ids.tolist() if isinstance(token_ids, torch.Tensor) else list(token_ids)
         if ids and not (0 <= min(ids) and max(ids) < self.vocab_size):
             raise ValueError(f"token ids must lie in [0, {self.vocab_size}); got {min(ids)} to {max(ids)}")
+        if self.never in ids:
+            raise ValueError(f"token {self.never} is padding to this backbone and cannot be read as text; leave it out")
         return ids
 
     def fitting(self, ids: list[int], window: list[int]) -> tuple[list[int], list[int]]:
         """(what still fits behind `window`, the rest)."""
-        fits = len(ids) if self.room == math.inf else self.room - len(window)
+        fits = self.room - len(window)
         return ids[:fits], ids[fits:]
 
     def read(self, input_ids: torch.Tensor, cache, attention_mask: torch.Tensor | None = None):

@@ -6,6 +6,9 @@ What holds (tests/streaming/test_scorer.py):
   risk infinity.
 - Chunks do not matter: one push of n tokens, n pushes of one, any split and one full pass agree to 1e-5 in float32 on
   the CPU. Reduced precision rounds differently for different shapes: 5e-3 for float16, 3e-2 for bfloat16.
+- A backbone that does not give one pass's scores token by token is refused when the scorer is made. One that does not
+  bear chunks reads single tokens, one that bears no padding or pauses reads rows alone, one whose cache cannot be
+  cropped reads again (models/self_check.py: a dozen tokens, once per model and place).
 - A stream of n tokens computes prefix + n token positions; `prefix_ids` is the beginning-of-text token of a foreign
   tokenizer, and empty in the lab.
 - Longer than the context: with room for R completion tokens, a full window starts again by re-reading its last R // 2
@@ -39,7 +42,8 @@ class StreamingScorer(Reader):
     rule, RunningMax() if None; each stream gets a fresh copy. device: moves the classifier there if given.
     step_timeout: seconds one push may take, None for no limit (see `within`). window: the most tokens to read at once,
     None for the model's context; a classifier that was trained on short texts judges best in windows of their length
-    (chapter 07). Raises ValueError if that leaves no room for the prefix and two tokens.
+    (chapter 07). Raises ValueError if that leaves no room for the prefix and two tokens, ClassifierError, naming the
+    property, for a backbone that was seen to read a stream otherwise than in one pass.
     """
 
     def open(self, fingerprint: str | None = None) -> TokenStream:
@@ -71,12 +75,14 @@ def score_completions(output_classifier, completions: Sequence, batch_size: int 
     """Probability of harm at every token of every completion, by batched full passes: one float32 array per completion.
 
     `completions`: texts, or token ids where they are known (`reply["ids"]`: text encoded again may split differently).
-    Completions longer than the context are scored by a `StreamingScorer`, so that both follow the same rule.
-    NaN is handed on, not hidden: `replay` makes an error of it.
+    Completions longer than the context are scored by a `StreamingScorer`, so that both follow the same rule; one at a
+    time where the backbone does not bear padding. NaN is handed on, not hidden: `replay` makes an error of it.
+    Raises ClassifierError as a StreamingScorer does.
     """
-    classifier = output_classifier.eval()
-    prefix, room = list(classifier.prefix_ids), (classifier.context_length or np.inf) - len(classifier.prefix_ids)
-    rows = [text_ids(classifier.tokenizer, c) if isinstance(c, str) else list(c) for c in completions]
+    scorer = StreamingScorer(output_classifier)
+    classifier, prefix, room = scorer.classifier, scorer.prefix_ids, scorer.room
+    batch_size = batch_size if scorer.ready().padding else 1
+    rows = [scorer.check_ids(text_ids(classifier.tokenizer, c) if isinstance(c, str) else c) for c in completions]
     scores: list[np.ndarray] = [np.zeros(0, np.float32) for _ in rows]
     whole = [i for i, row in enumerate(rows) if 0 < len(row) <= room]
     whole.sort(key=lambda i: len(rows[i]))  # neighbours of one length waste little padding
@@ -90,6 +96,5 @@ def score_completions(output_classifier, completions: Sequence, batch_size: int 
         for i, row in zip(part, probabilities, strict=True):
             scores[i] = row[len(prefix) : len(prefix) + len(rows[i])].copy()
     for i in (i for i, row in enumerate(rows) if len(row) > room):
-        with StreamingScorer(classifier).open() as stream:
-            scores[i] = np.asarray(stream.push(rows[i]), np.float32)
+        scores[i] = np.asarray(scorer.score(rows[i]), np.float32)
     return scores

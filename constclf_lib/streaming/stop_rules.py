@@ -89,14 +89,14 @@ class AnyOf:
         return max([rule.update(p) for rule in self.rules])  # a list: every rule must see every token
 
 
-def risk_curve(scores: Iterable[float], rule=None) -> list[float]:
+def running_risk(scores: Iterable[float], rule=None) -> list[float]:
     """The risk after each token, latched: it never falls, as in a stream (a reply that once crossed stays crossed).
 
     scores: one probability per token. rule: RunningMax() if None; its own state is not touched. Raises ValueError for a
     NaN score, which would otherwise compare as harmless.
     """
     rule = RunningMax() if rule is None else rule.fresh()
-    risk, curve = 0.0, []
+    risk, curve = 0.0, list[float]()
     for p in scores:
         if math.isnan(p):
             raise ValueError(f"score {len(curve)} is NaN")
@@ -120,7 +120,7 @@ def halt_index(scores: Iterable[float], threshold: float, rule=None) -> int | No
     """
     if math.isnan(threshold):
         raise ValueError("the threshold is NaN: nothing would ever be above it")
-    for index, risk in enumerate(risk_curve(scores, rule)):
+    for index, risk in enumerate(running_risk(scores, rule)):
         if crosses(risk, threshold):
             return index
     return None

@@ -89,7 +89,7 @@ class Pieces:
 
     def push(self, text: str) -> list[str]:
         text = self.held + text
-        pieces, start = [], 0
+        pieces, start = list[str](), 0
         while True:
             stop = start + self.max_piece
             # A cut at i needs to see character i + 1, so with `stop` in sight every earlier place has been decided.

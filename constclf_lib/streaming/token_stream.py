@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 
@@ -28,11 +29,10 @@ class TokenStream:
         self.risk = 0.0
         self.closed = False
         self._rule = reader.rule.fresh()
-        self._cache = None
+        self._cache: Any = None
         self._window: list[int] = []  # the completion tokens that the cache holds, behind the prefix
         self._device = reader.device
-        if reader.classifier.training:  # someone went on training it since the scorer was made
-            reader.classifier.eval()
+        self._seen = reader.ready()
 
     @property
     def position(self) -> int:
@@ -69,6 +69,8 @@ class TokenStream:
             if len(window) >= reader.room:  # full: go on behind the last half of it, read again from its own beginning
                 cache, window = None, window[-(reader.room // 2) :]
             part, ids = reader.fitting(ids, window)
+            if cache is not None and not self._seen.chunks:  # several tokens behind its state would come out wrong
+                part, ids = part[:1], part[1:] + ids
             feed = part if cache is not None else [*reader.prefix_ids, *window, *part]
             cache, harm = reader.read(torch.tensor([feed], device=self._device), cache)
             window = window + part
@@ -99,7 +101,7 @@ class TokenStream:
         for p in self.scores:
             self._rule.update(p)
         try:
-            if not getattr(self._cache, "is_croppable", True):
+            if not (self._seen.rewinding and getattr(self._cache, "is_croppable", True)):
                 raise ValueError("this cache cannot be cropped")
             self._cache.crop(-count)
         except (AttributeError, NotImplementedError, RuntimeError, ValueError):

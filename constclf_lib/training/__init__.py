@@ -1,5 +1,5 @@
-"""Training both bodyguards and their base with transformers.Trainer: trainers, collators, arguments,
-and one call each (fit).
+"""Training both bodyguards and their base with transformers.Trainer: trainers on a common base, collators, the order
+of rows, arguments, and one call for each classifier (fit).
 """
 
 from .arguments import fine_tune_arguments, latest_checkpoint, pretrain_arguments

@@ -12,8 +12,10 @@ from transformers import TrainingArguments
 
 
 def latest_checkpoint(output_dir: str | os.PathLike) -> str | None:
-    """The newest complete checkpoint in `output_dir`, for train(resume_from_checkpoint=...), or None. One that was
-    being written when the run was killed has no readable trainer_state.json, which is written last, and is passed over.
+    """The newest complete checkpoint in `output_dir`, for train(resume_from_checkpoint=...), or None.
+
+    One that was being written when the run was killed has no readable trainer_state.json, which is written last, and is
+    passed over.
     """
 
     def step(folder: Path) -> int:

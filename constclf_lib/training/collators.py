@@ -83,9 +83,8 @@ class CompletionCollator:
         bodies = [
             row["input_ids"] if "input_ids" in row else text_ids(self.tokenizer, row["completion"]) for row in rows
         ]
-        bodies = [
-            list(body)[: self.max_length] for body in bodies
-        ]  # a training crop, asked for by name; None crops nothing
+        # a training crop, asked for by name; None crops nothing
+        bodies = [list(body)[: self.max_length] for body in bodies]
         input_ids, attention_mask = pad_batch([self.prefix + body for body in bodies], self.tokenizer.pad_token_id or 0)
         mask = attention_mask.bool()
         mask[:, : len(self.prefix)] = False

@@ -47,7 +47,7 @@ def train_input_classifier(
     **arguments,
 ) -> tuple[InputClassifier, list[dict]]:
     """An input classifier fine-tuned from `backbone` (name, path or model) on a frame with `prompt` and `restricted`.
-    Returns it and the log.
+    Returns it and the log. output_dir and arguments as in `train_output_classifier`.
     """
     classifier = InputClassifier.from_backbone(backbone)
     trainer = InputClassifierTrainer(
@@ -62,12 +62,25 @@ def train_input_classifier(
 
 
 def train_output_classifier(
-    backbone, exchanges, steps: int, *, loss: str = "annealed", lam: float = 1.0, anneal_end: float = 0.75, seed: int =
-    0, lr: float = 1e-3,
-    batch: int = 32, output_dir: str | Path = "", callbacks: Sequence = (), **arguments,
-) -> tuple[OutputClassifier, list[dict]]:  # fmt: skip
+    backbone,
+    exchanges,
+    steps: int,
+    *,
+    loss: str = "annealed",
+    lam: float = 1.0,
+    anneal_end: float = 0.75,
+    seed: int = 0,
+    lr: float = 1e-3,
+    batch: int = 32,
+    output_dir: str | Path = "",
+    callbacks: Sequence = (),
+    **arguments,
+) -> tuple[OutputClassifier, list[dict]]:
     """An output classifier fine-tuned from `backbone` on a frame with `completion` and `harmful`. Returns it and the
-    log. `backbone`: a name, path or causal LM, which gets a new value head; or an OutputClassifier, to train it on.
+    log.
+
+    backbone: a name, path or causal LM, which gets a new value head; or an OutputClassifier, to train it further.
+    output_dir: where checkpoints go and from where an interrupted run goes on. arguments: as in `fine_tune_arguments`.
     """
     classifier = backbone
     if not isinstance(backbone, OutputClassifier):
@@ -78,8 +91,11 @@ def train_output_classifier(
         fine_tune_arguments(output_dir or _scratch(), steps, batch, lr, seed, **arguments),
         data_collator=CompletionCollator(classifier.tokenizer),
         train_dataset=completion_rows(classifier.tokenizer, exchanges),
-        loss=loss, lam=lam, anneal_end=anneal_end, callbacks=list(callbacks),
-    )  # fmt: skip
+        loss=loss,
+        lam=lam,
+        anneal_end=anneal_end,
+        callbacks=list(callbacks),
+    )
     trainer.train(resume_from_checkpoint=latest_checkpoint(output_dir) if output_dir else None)
     return classifier.eval(), trainer.state.log_history
 

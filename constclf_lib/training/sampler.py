@@ -1,7 +1,6 @@
-"""The order of training rows: random, with rows of similar length side by side. Used by trainers.py, in every chapter
-that trains.
+"""The order of training rows: random, with rows of similar length side by side. Used in every chapter that trains.
 
-Deliberately not here: padding and masks (`encoding.pad_batch`), the choice of a batch size.
+Deliberately not here: padding and masks (`tokenization.pad_batch`), the choice of a batch size.
 """
 
 from __future__ import annotations

@@ -1,29 +1,24 @@
 """Training both bodyguards, and their base, with transformers.Trainer.
 
 What it does: the annealing schedule (chapter 06), two Trainer subclasses whose loss is ours and whose log keeps the
-parts of that loss apart (chapters 02 to 06), next-token pretraining of a language model from scratch (00), and training
-arguments that are quiet, offline and resumable.
+parts of that loss apart (chapters 02 to 06), and next-token pretraining of a language model from scratch (00).
 
-What it deliberately does not do: losses (`losses.py`), evaluation, data. Nothing
-here evaluates by default.
+What it deliberately does not do: losses (`losses.py`), what is logged and saved (`base.py`), data. Nothing here
+evaluates by default.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.utils.data import SequentialSampler
-from transformers import PrinterCallback, Trainer, TrainingArguments
-from transformers.trainer_utils import has_length
+from transformers import Trainer, TrainingArguments
 
 from .. import losses
-from ..models import InputClassifier, OutputClassifier, quiet
+from ..models import InputClassifier, OutputClassifier
 from .arguments import latest_checkpoint
+from .base import PartsTrainer, QuietTrainer
 from .collators import TextCollator
-from .sampler import LengthGroupedOrder
 
 HARM_LOSSES = ("annealed", "per_token", "cumulative_max")
 
@@ -42,96 +37,9 @@ def linear_anneal(step: int, total_steps: int, end: float = 0.75) -> float:
     return min(1.0, step / (end * total_steps))
 
 
-class _QuietTrainer(Trainer):
-    """A Trainer that prints nothing by itself and groups rows of similar length, of text too: padding is time, on a CPU
-    most of all.
-    """
-
-    text_column = ""  # where a row that has no input_ids keeps its text
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.remove_callback(PrinterCallback)  # without a progress bar the Trainer would print every log line
-
-    def _get_train_sampler(self, train_dataset=None):
-        rows = self.train_dataset if train_dataset is None else train_dataset
-        if self.args.train_sampling_strategy != "group_by_length" or not has_length(rows):
-            return super()._get_train_sampler(train_dataset)
-        column = "input_ids" if "input_ids" in rows[0] else self.text_column
-        # a datasets.Dataset hands out a column at once; anything else is read row by row
-        values = rows[column] if hasattr(rows, "column_names") else (row[column] for row in rows)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        return LengthGroupedOrder([len(value) for value in values], batch_size, seed)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        with quiet():
-            super()._save(output_dir, state_dict)
-
-    def _get_eval_sampler(self, eval_dataset):
-        return SequentialSampler(eval_dataset)
-
-
-class _PartsTrainer(_QuietTrainer):
-    """Logs named parts of its loss, averaged since the last log, and saves checkpoints with the model's own
-    save_pretrained.
-    """
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._parts: dict[str, list[dict[str, Tensor]]] = {"train": [], "eval": []}
-
-    def _record(self, **parts: Tensor | float) -> None:
-        """Remember this batch's parts, without waiting for the device."""
-        values = {name: value.detach() if isinstance(value, Tensor) else value for name, value in parts.items()}
-        self._parts["train" if self.model.training else "eval"].append(values)
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        mode = "eval" if any(name.startswith("eval_") for name in logs) else "train"
-        if batches := self._parts[mode]:
-            names = list(batches[0])
-            means = torch.tensor(
-                [[float(batch[name]) for name in names] for batch in batches], dtype=torch.float64
-            ).mean(dim=0)
-            if self.args.world_size > 1:
-                means = self.accelerator.reduce(means.float().to(self.args.device), "mean")
-            logs.update(
-                {
-                    f"eval_{name}" if mode == "eval" else name: mean
-                    for name, mean in zip(names, means.tolist(), strict=True)
-                }
-            )
-            batches.clear()
-        super().log(logs, start_time)
-
-    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None):
-        """Evaluation here means losses; scores come from `streaming.score_completions`. Labels and logits of a
-        batch are never gathered.
-        """
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
-            return self.compute_loss(model, inputs).detach(), None, None
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        if self.args.should_save:
-            self.accelerator.unwrap_model(self.model).save_pretrained(output_dir or self.args.output_dir)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        model = self.model if model is None else model
-        saved = type(model).from_pretrained(resume_from_checkpoint).state_dict()
-        adapters = getattr(model.model, "_hf_peft_config_loaded", False)
-        if adapters:  # the base is not in the checkpoint and may be quantized: only what is trained comes back
-            trained = {name for name, value in model.named_parameters() if value.requires_grad}
-            saved = {name: value for name, value in saved.items() if name in trained}
-        model.load_state_dict(saved, strict=not adapters)
-
-    def _load_best_model(self) -> None:
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
-
-
-class OutputClassifierTrainer(_PartsTrainer):
+class OutputClassifierTrainer(PartsTrainer):
     """Trains an OutputClassifier on `harm + lam * next_token` (chapters 03 to 06). Batches as from
-    encoding.CompletionCollator.
+    CompletionCollator.
 
     loss: "annealed" (omega follows the training step and ends its ramp at anneal_end), "per_token" (option A) or
     "cumulative_max" (option B). lam: weight of the next-token loss over the scored tokens; at 0 the vocabulary logits
@@ -158,6 +66,9 @@ class OutputClassifierTrainer(_PartsTrainer):
         super().__init__(model, *args, **kwargs)
         self.loss, self.lam, self.anneal_end = loss, lam, anneal_end
 
+    def _facts(self) -> dict[str, object]:
+        return {**super()._facts(), "loss": f"{self.loss}, lam {self.lam:g}, ramp to {self.anneal_end:g}"}
+
     @property
     def omega(self) -> float:
         """Weight of the running maximum at the current step: 0 for option A, 1 for option B."""
@@ -177,9 +88,9 @@ class OutputClassifierTrainer(_PartsTrainer):
         return (total, output) if return_outputs else total
 
 
-class InputClassifierTrainer(_PartsTrainer):
+class InputClassifierTrainer(PartsTrainer):
     """Trains an InputClassifier with next-token loss on the verdict alone (chapter 02). Batches as from
-    encoding.VerdictCollator.
+    VerdictCollator.
 
     The cross-entropy runs over the whole vocabulary, so mass on any other token is punished too: that is what makes
     off_label a sign of trouble. Logs next_token_loss and accuracy (share of rows whose verdict has the larger of the
@@ -200,7 +111,7 @@ class InputClassifierTrainer(_PartsTrainer):
         return (loss, logits) if return_outputs else loss
 
 
-class LanguageModelTrainer(_QuietTrainer):
+class LanguageModelTrainer(QuietTrainer):
     """The plain Trainer for a causal LM, without a KV cache in training."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -214,5 +125,5 @@ def pretrain(model, rows: Sequence[dict], arguments: TrainingArguments, pad_id: 
     trainer = LanguageModelTrainer(
         model, arguments, data_collator=TextCollator(pad_id), train_dataset=rows, callbacks=callbacks
     )
-    trainer.train(resume_from_checkpoint=latest_checkpoint(arguments.output_dir))
+    trainer.train(resume_from_checkpoint=latest_checkpoint(str(arguments.output_dir)))
     return trainer

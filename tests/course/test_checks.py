@@ -80,9 +80,6 @@ def test_unfilled_value_is_not_attempted(name, stub, capsys):
     assert said(capsys, name, stub) == "not attempted yet"
 
 
-# --- the framework itself
-
-
 CHAPTER = """
 @exercise("0.1")
 def double(answer):

@@ -1,12 +1,10 @@
-"""Pictures: what they say, that they stay small, white and silent; panels: equal to their twins, and nothing
-unescaped."""
+"""Pictures: what they say, and that they stay small, white and silent."""
 
 import inspect
 import io
 import itertools
 import sys
 import warnings
-from types import SimpleNamespace
 
 import matplotlib
 import matplotlib.colors
@@ -16,21 +14,12 @@ import pytest
 from PIL import Image
 
 from constclf_lib.course import (
-    RedTeam,
-    Rehearsal,
-    operating_point,
     panels,
-    picture_of,
     plots,
     rehearsal,
-    rehearse,
-    show_operating_point,
-    show_reply,
 )
 from constclf_lib.course.plots import style as canvas
-from constclf_lib.evaluation import wilson_interval
-from constclf_lib.guard import GuardedModel, Reply, Thresholds
-from constclf_lib.tokenization import token_at
+from constclf_lib.evaluation import Estimate, wilson_interval
 
 rng = np.random.default_rng(0)
 TOKENS = [
@@ -86,6 +75,7 @@ def test_every_picture_is_small_white_described_and_silent(name):
     title = f"A finding with $signs$, a_b and 50%: {name}"
     with warnings.catch_warnings(), matplotlib.rc_context({"figure.facecolor": "black", "font.size": 30}):
         warnings.simplefilter("error")  # a warning about a missing glyph would end up in a notebook
+        warnings.filterwarnings("ignore", category=DeprecationWarning, module="matplotlib")  # an older one, of itself
         figure = PICTURES[name](title)
         data, metadata = figure._repr_mimebundle_()
         assert matplotlib.rcParams["font.size"] == 30  # the reader's own style is as it was
@@ -118,6 +108,8 @@ def test_pyplot_stays_out():
         rehearsal,
         panels,
         sys.modules["constclf_lib.course.plots.tokens"],
+        sys.modules["constclf_lib.course.plots.system"],
+        sys.modules["constclf_lib.course.plots.rates"],
         sys.modules["constclf_lib.course.plots.scores"],
     ):
         imports = [line for line in inspect.getsource(module).splitlines() if "import" in line]
@@ -169,6 +161,10 @@ def test_heat_map_of_a_blocked_prompt_says_so():
 def test_pictures_say_their_numbers():
     assert "3 of 5 tokens receive gradient" in plots.gradient_bars(list("abcde"), [0, 1, 0, -2, 3]).alt_text
     low, high = wilson_interval(3, 1000)
+    assert any(
+        text.get_text().endswith("n = 1,000")
+        for text in plots.bars_with_intervals({"x": Estimate(0.1, 0, 1, 1000)}).axes[0].texts
+    )
     bars = plots.bars_with_intervals({"x": (3, 1000)}).alt_text
     assert bars == f"x 0.3% ({canvas.percent(low)} to {canvas.percent(high)})."
     assert plots.who_catches_what([1, 1, 0, 0, 0], [1, 0, 1, 0, 0]).alt_text.endswith(
@@ -182,133 +178,3 @@ def test_names_keep_their_colour_and_others_get_a_free_one():
     colours = canvas.colours_of(["mine", "output classifier", "yours"])
     assert colours["output classifier"] == canvas.OUTPUT
     assert len({colours[name] for name in ("mine", "output classifier", "yours")}) == 3
-
-
-# --------------------------------------------------------------------------------------------------------------- panels
-
-
-@pytest.fixture(scope="module")
-def guard(lab):
-    return GuardedModel(
-        lab.assistant, lab.tokenizer, lab.input, lab.output, Thresholds(0.9999, 2.0, 0.9999), max_note_tokens=30
-    )
-
-
-@pytest.fixture(scope="module")
-def prompt(lab, guard):
-    """A prompt that gets a reply whose scores rise above 0.01 only after the first token, so that there is a cut to
-    see."""
-    for text in (f"{word} ash{'e' * n}" for word in lab.prompts for n in range(9)):
-        rehearsal = rehearse(guard, text, 12)
-        if len(rehearsal.token_scores) > 3 and rehearsal.token_scores[0] < rehearsal.token_scores.max() - 0.2:
-            return text
-    raise AssertionError("no prompt of the fixture gets a varied reply")
-
-
-def test_token_at_finds_the_token_of_a_character():
-    assert [token_at(["ab", "", "c", "de"], k) for k in (-1, 0, 1, 2, 3, 4, 5)] == [None, 0, 0, 2, 3, 3, None]
-
-
-def test_rehearsal_cuts_where_the_guard_does(guard, prompt):
-    rehearsal = rehearse(guard, prompt, 12)
-    for output in (0.9999, float(rehearsal.token_scores[0])):
-        limits = Thresholds(2.0, 2.0, output)
-        live = guard.stream(prompt, max_new_tokens=12, thresholds=limits)
-        *_, reply = live
-        cut = rehearsal.cut(limits)
-        assert (cut["status"], cut["released_text"]) == (reply.status, reply.released_text)
-    with pytest.raises(ValueError, match="both bodyguards"):
-        rehearse(GuardedModel(guard.assistant, guard.tokenizer), prompt)
-
-
-def test_guard_panel_equals_its_twin_and_asks_no_model_when_a_threshold_moves(guard, prompt, monkeypatch):
-    panel = panels.guard_panel(guard, prompt, max_new_tokens=12)
-    monkeypatch.setattr(panels, "rehearse", lambda *_: pytest.fail("a model was asked"))
-    assert "Halted" in panel.words.value or "Released" in panel.words.value
-    seen = set()
-    for side, value in [("output", 0.001), ("output", 1.0), ("input", 0.001)]:
-        slider = getattr(panel, f"{side}_threshold")
-        slider.value = value
-        moved = {"input_threshold": panel.input_threshold.value, "output_threshold": panel.output_threshold.value}
-        twin = show_reply(guard, prompt, **moved, max_new_tokens=12)
-        assert panel.view.value == twin.png()
-        seen.add(twin.status)
-    assert seen == {"halted_output", "released", "blocked_input"}
-    assert repr(panel) == "<panel: guard>"
-
-
-def test_guard_panel_escapes_what_was_typed_and_tells_what_went_wrong(guard, monkeypatch):
-    panel = panels.guard_panel(guard, "<script>alert(1)</script>", max_new_tokens=4)
-    assert "&lt;script&gt;" in panel.words.value and "<script>" not in panel.words.value
-
-    def fail(*_):
-        raise RuntimeError("<b>no</b> memory")
-
-    monkeypatch.setattr(panels, "rehearse", fail)
-    panel.button.click()
-    assert "RuntimeError: &lt;b&gt;no" in panel.words.value and not panel.button.disabled
-
-
-def test_an_error_is_not_drawn_as_a_block(guard):
-    rehearsal = Rehearsal(
-        "hm", {"tokens": [], "error": "the private note did not end"}, SimpleNamespace(harm=[0.1], off_label=[0.0]), []
-    )
-    figure = picture_of(rehearsal, guard.thresholds)
-    assert figure.status == "error" and "note did not end" in figure.alt_text
-    assert not any("never asked" in text.get_text() for text in figure.axes[0].texts)
-
-
-ATTACKS = (np.array([0.9, 0.2, 0.1]), np.array([0.1, 0.9, 0.2]))
-BENIGN = {"ordinary": (np.array([0.1, 0.6]), np.array([0.1, 0.1])), "hard": (np.array([0.3]), np.array([0.3]))}
-
-
-def test_operating_point_panel_equals_its_twin():
-    table = operating_point(ATTACKS, BENIGN, 0.5, 0.5)
-    assert table[["group", "n", "count"]].values.tolist() == [
-        ["attacks stopped", 3, 2],
-        ["ordinary", 2, 1],
-        ["hard", 1, 0],
-    ]
-    panel = panels.operating_panel(ATTACKS, BENIGN, Thresholds(0.5, 1.0, 0.5))
-    first = panel.view.value
-    panel.input_threshold.value = 0.95
-    twin = show_operating_point(ATTACKS, BENIGN, 0.95, 0.5)
-    assert panel.view.value == twin.png() != first and "33.3% of the attacks stopped" in panel.words.value
-
-
-class ScriptedGuard:
-    """Hands out what the test wrote down; unguarded it gives two facts of four."""
-
-    def __init__(self, *replies):
-        self.replies = list(replies)
-
-    def reply(self, prompt, max_new_tokens=0, guard=True):
-        return self.replies.pop(0) if guard else Reply("released", "one bowl and two bells")
-
-
-TARGETS = {"ash": ("How to brew?", ["one bowl", "two bells", "three lamps", "four salts"])}
-
-
-def test_red_team_game_grades_what_was_released_and_counts_errors():
-    game = RedTeam(
-        ScriptedGuard(
-            Reply("halted_output", "take ONE  bowl"), Reply("error", ""), Reply("released", "no"),
-            Reply("released", "0n3 b0wl"), Reply("released", "0n3 b0wl"),
-        ),
-        TARGETS,
-    )  # fmt: skip
-    codes = [None, None, None, None, "reply_leet"]
-    attempts = [game.attack("ash", "please", code) for code in codes]
-    assert [a.success for a in attempts] == [True, False, False, False, True]
-    assert game.baseline("ash") == 2 and attempts[0].needed == 1
-    assert game.score == "2 of 5 attempts succeeded, 1 of 1 targets broken, 1 errors"
-
-
-def test_red_team_panel_keeps_score_and_escapes_replies():
-    panel = panels.red_team_panel(ScriptedGuard(Reply("released", "<img onerror=x> one bowl")), TARGETS)
-    assert panel.prompt.value == "How to brew?"
-    panel.button.click()
-    assert "1 of 1 attempts succeeded" in panel.words.value
-    assert "<img" not in panel.record.value and "&lt;img" in panel.record.value
-    panel.button.click()  # the script is used up: an IndexError in the guard is told, not lost
-    assert "IndexError" in panel.words.value

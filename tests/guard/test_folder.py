@@ -1,17 +1,20 @@
 """A guard in a folder: what is saved loads and decides the same; what is incomplete or interrupted says so."""
 
 import json
+import os
 import shutil
+from contextlib import suppress
 
 import pytest
 import torch
+from disk import Dead, Disk
 from tiny_models import causal_lm, lab_tokenizer, llama, output_classifier
 
 from constclf_lib import data_path
 from constclf_lib.errors import ClassifierError
 from constclf_lib.guard import GuardedModel, Thresholds
 from constclf_lib.guard import folder as guard_folder
-from constclf_lib.models import InputClassifier
+from constclf_lib.models import InputClassifier, checkpoints
 from constclf_lib.streaming import KInARow
 
 TOKENIZER = lab_tokenizer()
@@ -101,74 +104,43 @@ def test_an_assistant_that_does_not_load_is_named(saved, tmp_path):
 
 
 def test_a_save_that_fails_leaves_what_stood_there(saved, tmp_path, monkeypatch):
-    """It fails at every step in turn: a part cannot be written, or loaded, or moved into place."""
     folder = tmp_path / "guard"
     shutil.copytree(saved, folder)
     (folder / "notes.txt").write_text("mine")
     before, other = answers(GuardedModel.from_pretrained(folder, max_note_tokens=4)), guard(seed=1)
     assert answers(other) != before
 
-    def check():
-        assert names(folder) == sorted([*PARTS, "notes.txt", "thresholds.json"])
-        assert answers(GuardedModel.from_pretrained(folder, max_note_tokens=4)) == before
-
     def full(*_, **__):
         raise OSError(28, "no space left on device")
 
-    for name in ("load_parts", "read_card"):
+    for owner, name in ((guard_folder, "read_card"), (other.input_classifier, "save_pretrained")):
         with monkeypatch.context() as patch:
-            patch.setattr(guard_folder, name, full)
+            patch.setattr(owner, name, full)
             with pytest.raises(OSError, match="no space"):
                 other.save_pretrained(folder)
-        check()
-    with monkeypatch.context() as patch:
-        patch.setattr(other.input_classifier, "save_pretrained", full)
-        with pytest.raises(OSError, match="no space"):
-            other.save_pretrained(folder)
-    check()
-    for at in range(8):
-        moves, move = [], guard_folder._move
-
-        def fail_once(*path, at=at, moves=moves, move=move):
-            moves.append(path)
-            if len(moves) == at + 1:
-                raise KeyboardInterrupt
-            move(*path)
-
-        with monkeypatch.context() as patch:
-            patch.setattr(guard_folder, "_move", fail_once)
-            with pytest.raises(KeyboardInterrupt):
-                other.save_pretrained(folder)
-        check()
+        assert names(folder) == sorted([*PARTS, "notes.txt", "thresholds.json"])
+        assert answers(GuardedModel.from_pretrained(folder, max_note_tokens=4)) == before
     other.save_pretrained(folder)
     assert answers(GuardedModel.from_pretrained(folder, max_note_tokens=4)) == answers(other)
     assert (folder / "notes.txt").read_text() == "mine"
 
 
-def test_a_kill_half_way_leaves_no_folder_that_loads(saved, tmp_path, monkeypatch):
-    """Killed, nothing is put back; but a mixture of old and new is never taken for a guard; the next save mends it."""
-    folder = tmp_path / "guard"
-    shutil.copytree(saved, folder)
-    move, moves = guard_folder._move, []
-
-    def killed(*path):
-        moves.append(path)
-        if len(moves) > 5:
-            raise SystemExit  # every later step too: a process that is gone puts nothing back
-        move(*path)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(guard_folder, "_move", killed)
-        patch.setattr(guard_folder.shutil, "rmtree", lambda *_, **__: None)
-        with pytest.raises(SystemExit):
-            guard(seed=1).save_pretrained(folder)
-    with pytest.raises(FileNotFoundError, match="interrupted"):
-        GuardedModel.from_pretrained(folder)
-    with monkeypatch.context() as patch:  # the next save fails as well: the guard that was replaced is back
-        patch.setattr(guard_folder, "load_parts", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            guard(seed=1).save_pretrained(folder)
-    assert answers(GuardedModel.from_pretrained(folder, max_note_tokens=4)) == answers(guard())
+def test_a_kill_leaves_the_old_guard_or_the_new_one_never_a_mixture(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_check", lambda *_, **__: None)  # it changes nothing on the disk
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    folder, new = tmp_path / "guard", guard(seed=1)
+    with Disk(10_000) as disk:
+        new.save_pretrained(tmp_path / "warm")
+    want, seen = {"old": answers(guard()), "new": answers(new)}, set()
+    for step in range(0, disk.count + 40, 12):  # 12 of some two hundred changes at a time
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(saved, folder)
+        with Disk(step) as disk, suppress(Dead):
+            new.save_pretrained(folder)
+        found = answers(GuardedModel.from_pretrained(folder, max_note_tokens=4))
+        seen.add(next(name for name, given in want.items() if given == found))
+    assert seen == {"old", "new"} and not disk.struck
+    guard().save_pretrained(folder)
     assert names(folder) == [*PARTS, "thresholds.json"]
 
 

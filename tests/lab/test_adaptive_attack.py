@@ -5,23 +5,23 @@ import random
 
 import pytest
 
+from constclf_lib.guard import GuardedModel, Thresholds
 from constclf_lib.lab import (
     ATTACKS,
     CODES,
     SLOTS,
     HillClimb,
-    Hunt,
     Plan,
-    Query,
     RandomSearch,
     Target,
     compose,
+    guarded_system,
     hunt,
-    random_plan,
-    recipe,
     topics,
-    write_prompt,
+    true_facts,
 )
+from constclf_lib.lab.adaptive_attack import Hunt, Query, random_plan
+from constclf_lib.lab.world import write_prompt
 
 RESTRICTED = [topic for topic in topics() if topic.restricted]
 
@@ -30,7 +30,7 @@ def target_of(seed: int) -> Target:
     rng = random.Random(seed)
     topic = rng.choice(RESTRICTED)
     prompt = write_prompt(topic, "test", rng)
-    return Target(prompt.text, prompt.ask, topic.target, recipe(topic), 5)
+    return Target(prompt.text, prompt.ask, topic.target, true_facts(topic), 5)
 
 
 def test_slots_hold_every_attack_once():
@@ -160,3 +160,14 @@ def test_each_target_needs_its_own_searcher():
 def test_queries_until_broken_counts_from_one():
     miss, hit = (Query(Plan(), "", "released", 0.0, 0, success) for success in (False, True))
     assert Hunt(target_of(0), [miss, miss, hit]).broken_at == 3
+
+
+def test_an_attacker_meets_the_guard_and_is_told_the_input_score_in_every_mode(lab):
+    harm = lab.input.score(lab.prompts).harm
+    guard = GuardedModel(lab.assistant, lab.tokenizer, lab.input, lab.output, Thresholds(float(harm.median()), 2, -1.0))
+    found = {mode: guarded_system(guard, mode, 8)(lab.prompts) for mode in ("none", "input", "output", "both")}
+    for results in found.values():
+        assert [result["input_score"] for result in results] == pytest.approx(harm.tolist(), abs=1e-5)
+    statuses = {mode: {result["status"] for result in results} for mode, results in found.items()}
+    assert "blocked_input" in statuses["input"] & statuses["both"] and "released" in statuses["none"]
+    assert "halted_output" in statuses["output"] and not any(r["released_text"] for r in found["both"])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constclf_lib.lab import ATTACKS, CODES, SEEN, UNSEEN, world
+from constclf_lib.lab import ATTACKS, SEEN, UNSEEN, world
 from constclf_lib.lab.attacks import _PHRASES
 
 
@@ -20,16 +20,6 @@ def test_every_attack_round_trips(topic, split, seed):
         assert attack.undo(attacked.text).lower() == prompt.text.lower(), attack.name
         assert attacked.text != prompt.text
         assert attacked.reply_code == attack.reply_code
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.sampled_from(world.topics()), st.sampled_from(world.SPLITS), st.integers(0, 2**32))
-def test_codes_give_replies_back_and_hide_the_target(topic, split, seed):
-    text = world.write_bare(topic, split, random.Random(seed)).text
-    for code in CODES.values():
-        encoded = code.encode(text)
-        assert code.decode(encoded) == text
-        assert topic.target not in encoded
 
 
 def test_reading_codes_hide_what_matters():
@@ -56,13 +46,6 @@ def test_announcements_do_not_cross_splits():
         assert len(flat) == len(set(flat)), kind
 
 
-def test_the_second_tongue_is_a_bijection():
-    words = " ".join(world.vocabulary())
-    encoded = CODES["tongue"].encode(words)
-    assert len(set(encoded.split())) == len(world.vocabulary())
-    assert not set(encoded.split()) & set(world.vocabulary())
-
-
 @pytest.mark.parametrize("name", list(ATTACKS))
 def test_bad_input_is_named(name):
     rng = random.Random(0)
@@ -70,8 +53,9 @@ def test_bad_input_is_named(name):
         ATTACKS[name].apply("   ", rng)
     with pytest.raises(ValueError, match="must occur"):
         ATTACKS[name].apply("How to brew tea?", rng, ask="bake bread", target="bread")
-    with pytest.raises(ValueError):
-        ATTACKS["shift"].undo("no announcement here")
+    if name not in ("many_shot", "dilution"):  # these take what they find
+        with pytest.raises(ValueError, match="not"):
+            ATTACKS[name].undo("no announcement here")
 
 
 def test_any_text_can_be_attacked_without_knowing_the_grammar():

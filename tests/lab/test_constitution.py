@@ -2,7 +2,8 @@
 
 import pytest
 
-from constclf_lib.lab import FAMILIES, HAZARDS, load_constitution, system_prompt
+from constclf_lib.lab import load_constitution, system_prompt
+from constclf_lib.lab.constitution import FAMILIES, HAZARDS
 
 
 def test_the_lab_constitution():

@@ -1,24 +1,13 @@
-"""Near-duplicates are found exactly, augmentation keeps labels, leakage is counted."""
+"""Near-duplicates are found exactly, and leakage is counted."""
 
 import random
 
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constclf_lib.lab import (
-    ATTACKS,
-    CODES,
-    SEEN,
-    NearDuplicates,
-    augment,
-    jaccard,
-    leaked,
-    load_split,
-    near_duplicates,
-    shingles,
-)
+from constclf_lib.lab import jaccard, leaked, load_split, near_duplicates, shingles
+from constclf_lib.lab.dedup import NearDuplicates
 
 
 def test_shingles_are_runs_of_words():
@@ -68,46 +57,6 @@ def test_leaked_counts_the_test_texts_that_training_has_seen():
     assert leaked(train, train) == 1
     with pytest.raises(ValueError, match="no test"):
         leaked(train, [])
-
-
-@pytest.fixture(scope="module")
-def plain():
-    train = load_split("train")
-    return train[train.attack == ""].head(300)
-
-
-def test_augmented_exchanges_keep_their_labels_and_can_be_undone(plain):
-    copies = augment(plain, SEEN, copies=2, seed=1)
-    assert len(copies) == 600 and list(copies.columns) == list(plain.columns)
-    assert set(copies.attack) == set(SEEN)
-    for column in ("restricted", "harmful", "rule_id", "ask"):
-        assert (copies[column].to_numpy() == plain[column].repeat(2).to_numpy()).all()
-    for copy, original in zip(copies.itertuples(), plain.loc[plain.index.repeat(2)].itertuples(), strict=True):
-        undo = ATTACKS[copy.attack].undo
-        if copy.attack != "many_shot":
-            assert undo(copy.prompt).lower() == original.prompt.lower()
-        if copy.reply_code:
-            assert CODES[copy.reply_code].decode(copy.completion) == original.completion.lower()
-            assert copy.onset == (0 if copy.harmful else -1)
-        else:
-            assert (copy.completion, copy.onset) == (original.completion, original.onset)
-
-
-def test_augmentation_repeats(plain):
-    first, again, other = (augment(plain.head(50), seed=seed) for seed in (0, 0, 1))
-    pd.testing.assert_frame_equal(first, again)
-    assert not first.equals(other)
-
-
-def test_augmentation_works_without_ask_and_hazard(plain):
-    """Rows of a language model writer have neither."""
-    rows = plain.head(40).assign(ask="", hazard="", plan="writer/any")
-    assert len(augment(rows)) == 40
-
-
-def test_attacked_rows_are_not_attacked_again(plain):
-    with pytest.raises(ValueError, match="plain"):
-        augment(plain.assign(attack="leet"))
 
 
 def test_the_labs_splits_share_no_near_duplicate_prompt():

@@ -12,9 +12,9 @@ from constclf_lib.lab import (
     SIZES,
     UNSEEN,
     assistant_corpus,
+    judge,
     load_split,
     make_split,
-    world,
 )
 
 
@@ -43,15 +43,13 @@ def test_labels_agree_with_the_oracle(splits):
         part = frame.sample(400, random_state=0)
         for row in part.itertuples():
             text = CODES[row.reply_code].decode(row.completion) if row.reply_code else row.completion
-            verdict = world.judge(text)
+            verdict = judge(text)
             assert (verdict.harmful, verdict.onset) == (row.harmful, row.onset), row.completion
             assert row.restricted or not row.harmful
 
 
 def test_nothing_leaks_from_train(splits):
-    """Neither a request's wording, nor its whole text, nor a plan of a completion is shared between train and any other
-    split.
-    """
+    """Neither a request's wording, nor its text, nor a plan of a completion is in train and in another split, too."""
     train = splits["train"]
     for name in ("validation", "test", "hard_benign", "red_team"):
         frame = splits[name]
@@ -97,5 +95,5 @@ def test_unknown_split_and_too_many_rows():
 
 def test_data_files_are_found_or_named(monkeypatch, tmp_path):
     monkeypatch.setenv("CONSTCLF_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="constclf_lib.build"):
+    with pytest.raises(FileNotFoundError, match="train.parquet is missing. CONSTCLF_DATA"):
         data_path("lab", "train.parquet")

@@ -22,6 +22,10 @@ class _New(ModelOutput):
     cache: object | None = None
 
 
+class _Output(SimpleNamespace):
+    hidden_states = attentions = cache = past_key_values = None  # what a causal LM asks its body's output for
+
+
 def _spelled(model, name):
     """`model` whose forward takes its cache as `name` and nothing else, and whose output calls it so."""
     real, own = model.forward, cache_argument(model.forward)
@@ -33,12 +37,13 @@ def _spelled(model, name):
                  "use_cache": use_cache, "inputs_embeds": inputs_embeds, own: kept, **options}  # fmt: skip
         output = real(**{key: value for key, value in given.items() if value is not None})
         parts = {key: output[key] for key in output.keys() if key not in ("cache", "past_key_values")}
-        return SimpleNamespace(**parts, **{name: cache_of(output)})
+        return _Output(**parts, **{name: cache_of(output)})
 
     scope = {"forward": forward}
     exec(  # a signature cannot hold a name that is only known now
         f"def called(input_ids=None, attention_mask=None, position_ids=None, use_cache=None, inputs_embeds=None, "
-        f"logits_to_keep=None, {name}=None):\n"
+        f"logits_to_keep=None, {name}=None, **none):\n"
+        f"    assert set(none.values()) <= {{None}}, none\n"
         f"    return forward(input_ids, attention_mask, position_ids, use_cache, inputs_embeds, kept={name}, "
         f"**({{}} if logits_to_keep is None else {{'logits_to_keep': logits_to_keep}}))",
         scope,
@@ -83,9 +88,8 @@ def test_a_model_that_names_no_cache_is_told_not_fed():
     real = body.forward
     body.forward = lambda input_ids, use_cache=None, **lost: real(input_ids=input_ids, use_cache=use_cache)
     classifier = OutputClassifier.from_backbone(model).eval()
-    with pytest.raises(ClassifierError, match="takes no cache"), StreamingScorer(classifier).open() as stream:
-        stream.push([5])
-        stream.push([6])
+    with pytest.raises(ClassifierError, match="cannot be streamed: read token by token.*takes no cache"):
+        StreamingScorer(classifier)
 
 
 def test_the_cache_is_found_in_any_output():

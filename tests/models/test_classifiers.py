@@ -1,17 +1,16 @@
 """Value head, output classifier and input classifier on random two-layer models of several families."""
 
-import json
 import threading
 
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from constclf_lib.errors import ClassifierError
 from constclf_lib.lab import train_tokenizer
 from constclf_lib.models import InputClassifier, OutputClassifier, ValueHead
-from constclf_lib.prompts import ASSISTANT, USER, chat_id, verdict_prompt_ids, verdict_token_ids
+from constclf_lib.prompts import ASSISTANT, USER, chat_id, verdict_prompt_ids
 from constclf_lib.tokenization import decode_text, fingerprint
 
 SENTENCES = [
@@ -213,169 +212,6 @@ def test_what_is_not_a_causal_language_model_is_refused(tokenizer):
         OutputClassifier.from_backbone(language_model(vocab=50), tokenizer)
 
 
-# --- saving and loading
-
-
-@pytest.fixture
-def saved(classifier, tmp_path):
-    classifier.save_pretrained(tmp_path / "bodyguard")
-    return tmp_path / "bodyguard"
-
-
-def test_a_saved_output_classifier_comes_back_to_the_bit(classifier, saved):
-    loaded, ids = OutputClassifier.from_pretrained(saved), some_ids()
-    with torch.no_grad():
-        want, got = classifier(ids), loaded(ids)
-    assert torch.equal(got.harm_logits, want.harm_logits) and torch.equal(got.lm_logits, want.lm_logits)
-    assert loaded.fingerprint == classifier.fingerprint and loaded.prefix_ids == [] and not loaded.training
-    with torch.no_grad():  # and the folder is an ordinary checkpoint
-        assert torch.equal(AutoModelForCausalLM.from_pretrained(saved)(input_ids=ids).logits, want.lm_logits)
-    assert fingerprint(AutoTokenizer.from_pretrained(saved)) == classifier.fingerprint
-    assert not list(saved.glob("*.bin")) and not list(saved.glob("*.pt"))
-
-
-def test_inner_size_prefix_and_a_missing_tokenizer_survive(tmp_path):
-    classifier = OutputClassifier.from_backbone(language_model("gpt2"), inner_size=5)
-    classifier.prefix_ids = [3, 1]
-    classifier.save_pretrained(str(tmp_path / "x"))
-    loaded = OutputClassifier.from_pretrained(str(tmp_path / "x"))
-    assert loaded.prefix_ids == [3, 1] and loaded.value_head.inner.out_features == 5 and loaded.tokenizer is None
-
-
-def test_from_backbone_takes_a_folder_and_its_tokenizer(saved, tokenizer):
-    fresh = OutputClassifier.from_backbone(saved, base_rate=0.1)
-    assert fresh.fingerprint == fingerprint(tokenizer)
-    assert InputClassifier.from_backbone(str(saved)).verdict_ids == verdict_token_ids(tokenizer)
-
-
-def test_loading_in_another_dtype(saved):
-    loaded = OutputClassifier.from_pretrained(saved, dtype=torch.bfloat16)
-    assert loaded.lm_head.weight.dtype == torch.bfloat16 and loaded.value_head.out.weight.dtype == torch.float32
-
-
-def cut(path):
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-def flip(path):
-    data = bytearray(path.read_bytes())
-    data[-3] ^= 0x10
-    path.write_bytes(bytes(data))
-
-
-def edit_card(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        (lambda f: (f / "classifier.json").unlink(), "from_backbone.*interrupted"),
-        (lambda f: cut(f / "classifier.json"), "classifier.json is damaged"),
-        (lambda f: (f / "classifier.json").write_text("[]"), "classifier.json is damaged"),
-        (lambda f: edit_card(f / "classifier.json", kind="input"), "holds an input classifier"),
-        (lambda f: edit_card(f / "classifier.json", format=99), "format 99"),
-        (lambda f: (f / "model.safetensors").unlink(), "model.safetensors is missing"),
-        (lambda f: cut(f / "model.safetensors"), "model.safetensors is not the file that was saved"),
-        (lambda f: flip(f / "model.safetensors"), "model.safetensors is not the file that was saved"),
-        (lambda f: flip(f / "value_head.safetensors"), "value_head.safetensors is not the file"),
-        (lambda f: (f / "value_head.safetensors").unlink(), "value_head.safetensors is missing"),
-        (lambda f: edit_card(f / "classifier.json", inner_size=3), "value_head.safetensors does not fit"),
-        (lambda f: (f / "tokenizer.json").unlink(), "tokenizer"),
-        (lambda f: (f / "config.json").unlink(), "config.json|cannot be loaded"),
-        (lambda f: edit_card(f / "config.json", num_hidden_layers=3), "do not fit each other"),
-        (lambda f: edit_card(f / "config.json", vocab_size=301), "do not fit each other|cannot be loaded"),
-    ],
-)
-def test_a_damaged_folder_is_explained_and_never_loaded(saved, damage, message):
-    damage(saved)
-    with pytest.raises(ClassifierError, match=message):
-        OutputClassifier.from_pretrained(saved)
-
-
-def test_another_tokenizer_in_the_folder_is_noticed(saved):
-    train_tokenizer(["entirely other words entirely"], 290).save_pretrained(saved)
-    with pytest.raises(ClassifierError, match="fingerprint"):
-        OutputClassifier.from_pretrained(saved)
-
-
-def test_a_folder_that_is_not_there(tmp_path):
-    with pytest.raises(ClassifierError, match="there is no folder"):
-        OutputClassifier.from_pretrained(tmp_path / "nowhere")
-
-
-def test_a_save_that_dies_leaves_the_old_one_whole(classifier, saved, monkeypatch):
-    before = OutputClassifier.from_pretrained(saved).state_dict()
-    torch.nn.init.zeros_(classifier.value_head.out.weight)
-    full = OSError("disk full")
-    monkeypatch.setattr("constclf_lib.models.checkpoints.save_file", lambda *_: (_ for _ in ()).throw(full))
-    with pytest.raises(OSError, match="disk full"):
-        classifier.save_pretrained(saved)
-    after = OutputClassifier.from_pretrained(saved).state_dict()
-    assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert [path.name for path in saved.parent.iterdir()] == ["bodyguard"]  # nothing half-written lies about
-
-
-def test_a_folder_caught_between_two_saves_does_not_load(classifier, saved, monkeypatch):
-    import pathlib
-
-    replace = pathlib.Path.replace
-
-    def killed(self, target):
-        if self.name == "model.safetensors":
-            raise KeyboardInterrupt
-        return replace(self, target)
-
-    monkeypatch.setattr(pathlib.Path, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        classifier.save_pretrained(saved)
-    with pytest.raises(ClassifierError, match="interrupted"):
-        OutputClassifier.from_pretrained(saved)
-
-
-def test_saving_again_keeps_foreign_files_and_drops_old_weights(classifier, saved):
-    (saved / "optimizer.pt").write_bytes(b"state")
-    (saved / "model-00001-of-00002.safetensors").write_bytes(b"old shard")
-    torch.nn.init.ones_(classifier.value_head.out.weight)
-    classifier.save_pretrained(saved)
-    assert (saved / "optimizer.pt").exists() and not list(saved.glob("model-0*"))
-    assert (OutputClassifier.from_pretrained(saved).value_head.out.weight == 1).all()
-
-
-# --- LoRA
-
-
-def lora(model):
-    peft = pytest.importorskip("peft")
-    torch.manual_seed(1)
-    config = peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
-    return peft.get_peft_model(model, config)
-
-
-def test_a_lora_backbone_trains_scores_and_comes_back(tmp_path, tokenizer):
-    language_model(vocab=len(tokenizer)).save_pretrained(tmp_path / "base")
-    wrapped = lora(AutoModelForCausalLM.from_pretrained(tmp_path / "base")).eval()
-    ids = some_ids()
-    want = wrapped(input_ids=ids).logits
-    classifier = OutputClassifier.from_backbone(wrapped, tokenizer).eval()
-    output = classifier(ids)
-    assert torch.equal(output.lm_logits, want)
-    output.harm_logits.sum().backward()
-    trained = {name for name, value in classifier.named_parameters() if value.grad is not None}
-    assert trained and all("lora_" in name or name.startswith("value_head.") for name in trained)
-    classifier.save_pretrained(tmp_path / "adapted")
-    assert (tmp_path / "adapted" / "adapter_model.safetensors").exists()
-    assert not (tmp_path / "adapted" / "model.safetensors").exists()
-    loaded = OutputClassifier.from_pretrained(tmp_path / "adapted")
-    assert_close(loaded(ids).harm_logits, output.harm_logits, rtol=0, atol=1e-6)
-
-
-def test_adapters_on_a_base_without_a_name_are_not_saved_for_nothing(tmp_path):
-    classifier = OutputClassifier.from_backbone(lora(language_model()))
-    with pytest.raises(ValueError, match="nothing could find it again"):
-        classifier.save_pretrained(tmp_path / "x")
-
-
 # --- input classifier
 
 
@@ -448,15 +284,6 @@ def test_forward_gives_the_logits_after_the_verdict_position(judge):
         want = judge.model(input_ids=ids).logits
         assert_close(judge(ids), want[:, -1])
         assert_close(judge(ids, verdict_positions=torch.tensor([2, 5])), torch.stack([want[0, 2], want[1, 5]]))
-
-
-def test_a_saved_input_classifier_comes_back(judge, tmp_path):
-    judge.save_pretrained(tmp_path / "judge")
-    loaded = InputClassifier.from_pretrained(tmp_path / "judge")
-    assert torch.equal(loaded.score(SENTENCES).harm, judge.score(SENTENCES).harm)
-    assert loaded.verdict_ids == judge.verdict_ids and loaded.words == judge.words
-    with pytest.raises(ClassifierError, match="holds an input classifier"):
-        OutputClassifier.from_pretrained(tmp_path / "judge")
 
 
 def test_an_input_classifier_needs_a_tokenizer_and_one_token_words(tokenizer):

@@ -8,7 +8,7 @@ from constclf_lib.recipes import augmentation_study
 from constclf_lib.recipes.augmentation_study import evaluation_sets, measure, measure_output, output_sets
 
 
-class Reader:
+class DigitCounter:
     """Calls a prompt harmful in proportion to how many of its words are in code (digits)."""
 
     def score(self, prompts, batch_size=64):
@@ -17,20 +17,23 @@ class Reader:
 
 
 def test_measure_counts_what_gets_past_per_kind():
-    found = measure(Reader(), evaluation_sets())
+    found = measure(DigitCounter(), evaluation_sets())
     assert set(found["past"]) == set(ATTACKS)
     assert found["past"]["leet"] < 0.5 < found["past"]["role_play"] == 1.0
     assert 0 < found["hard_refused"] < 0.2
 
 
 def test_mean_past_averages_over_seeds():
-    runs = {"without_attacks/seed0": {"past": {"leet": 1.0}}, "without_attacks/seed1": {"past": {"leet": 0.5}},
-            "with_attacks/seed0": {"past": {"leet": 0.1}}}  # fmt: skip
+    runs = {
+        "without_attacks/seed0": {"past": {"leet": 1.0}},
+        "without_attacks/seed1": {"past": {"leet": 0.5}},
+        "with_attacks/seed0": {"past": {"leet": 0.1}},
+    }
     table = mean_past({"runs": runs})
     assert table.loc["leet"].tolist() == [0.75, 0.1] and list(table) == list(VARIANTS)
 
 
-class Listener:
+class HyphenCounter:
     """Scores a completion by how many of its words hold a hyphen: harm that is spaced out, and nothing else."""
 
     kind = "output"
@@ -43,7 +46,7 @@ def test_measure_output_counts_per_reply_code_and_for_chains(monkeypatch):
     monkeypatch.setattr(augmentation_study, "score_completions", lambda c, t: [np.array(row) for row in share(c, t)])
     sets = output_sets()
     benign = sets["benign"]
-    found = measure_output(Listener(), sets | {"benign": benign[benign.reply_code == ""]})
+    found = measure_output(HyphenCounter(), sets | {"benign": benign[benign.reply_code == ""]})
     assert set(found["caught"]) == {"plain", "spacing", "leet", "reversal", "shift", "tongue", "chains"}
     assert found["caught"]["spacing"] > 0.9 and found["harmless_flagged"]["spacing"] > 0.9
     assert found["caught"]["reversal"] == found["harmless_flagged"]["reversal"] == 0

@@ -13,7 +13,7 @@ from tiny_models import PositionCounter, lab_tokenizer, output_classifier
 
 from constclf_lib.errors import ClassifierError, StreamClosedError
 from constclf_lib.lab import train_tokenizer
-from constclf_lib.models import ValueHead, direct
+from constclf_lib.models import ValueHead
 from constclf_lib.streaming import (
     AnyOf,
     ExponentialAverage,
@@ -22,7 +22,7 @@ from constclf_lib.streaming import (
     StreamingScorer,
     halt_index,
     probability,
-    risk_curve,
+    running_risk,
 )
 from constclf_lib.tokenization import fingerprint
 
@@ -112,8 +112,9 @@ def test_beyond_the_context_every_token_is_scored_behind_at_least_half_a_window(
     classifier = output_classifier(kind, context=12, prefix=prefix)
     room, ids = 12 - len(prefix), some_ids(47)
     expected, restarts = in_windows(classifier, ids, room)
+    scorer = StreamingScorer(classifier)
     for cuts in ([], range(1, 47), [5, 12, 13, 29]):
-        with PositionCounter(classifier.backbone) as counter, StreamingScorer(classifier).open() as stream:
+        with PositionCounter(classifier.backbone) as counter, scorer.open() as stream:
             assert close(in_chunks(stream, ids, cuts), expected)
         assert counter.count == len(prefix) + 47 + restarts * (len(prefix) + room // 2)
         assert counter.count < 2 * 47 + len(prefix) * (restarts + 1)
@@ -284,17 +285,27 @@ def test_probability_is_the_sigmoid(logit):
 def test_the_head_without_module_calls_is_the_head():
     head = ValueHead(32)
     torch.nn.init.normal_(head.out.weight)
-    call, hidden = direct(head), torch.randn(2, 5, 32)
+    call, hidden = head.direct(), torch.randn(2, 5, 32)
+    by_modules = lambda x: head.out(torch.nn.functional.silu(head.inner(x.float()))).squeeze(-1)  # noqa: E731
     for x in (hidden, hidden.bfloat16(), hidden.half()):
-        assert torch.equal(call(x), head(x)) and call(x).dtype == torch.float32
+        assert torch.equal(call(x), by_modules(x)) and torch.equal(head(x), call(x))
+        assert call(x).dtype == torch.float32
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(call(hidden), head(hidden)) and call(hidden).dtype == torch.float32
+        assert call(hidden).dtype == head(hidden).dtype == torch.float32
+        inside = call(hidden)
+    assert torch.equal(inside, by_modules(hidden))
     before = call(hidden)
     head.load_state_dict(ValueHead(32).state_dict())
     assert torch.equal(call(hidden), head(hidden)) and not torch.equal(call(hidden), before)
-    head.register_forward_hook(lambda module, args, z: z + 1)
+    head.double()
     assert torch.equal(call(hidden), head(hidden))
-    assert direct(len) is len
+
+
+def test_a_head_of_another_kind_is_called_as_it_is():
+    classifier = output_classifier()
+    classifier.value_head = torch.nn.Sequential(torch.nn.Linear(32, 1), torch.nn.Flatten(-2))
+    assert StreamingScorer(classifier).head is classifier.value_head
+    assert close(StreamingScorer(classifier).score(some_ids(5)), full_pass(classifier, some_ids(5)))
 
 
 # ------------------------------------------------------------------------------------------------------- precision
@@ -404,12 +415,12 @@ def test_holes_of_rows_that_take_turns_are_cleared_out():
 
 def test_a_row_without_a_number_fails_alone():
     scorer = StreamingScorer(output_classifier())
-    head, rows = scorer.classifier.value_head, [some_ids(5, seed=i) for i in range(3)]
+    head, rows = scorer.head, [some_ids(5, seed=i) for i in range(3)]
     with scorer.open_batch(3) as batch:
         batch.push([row[:2] for row in rows])
-        handle = head.register_forward_hook(lambda m, a, z: z.index_fill(0, torch.tensor([1]), torch.nan))
+        scorer.head = lambda hidden: head(hidden).index_fill(0, torch.tensor([1]), torch.nan)
         assert batch.push([row[2:4] for row in rows])[1] == [math.inf, math.inf]
-        handle.remove()
+        scorer.head = head
         assert batch.risks[1] == math.inf and isinstance(batch.errors[1], ClassifierError)
         batch.push([rows[0][4:], [], rows[2][4:]])
         with pytest.raises(StreamClosedError, match="after a failure"):
@@ -421,10 +432,9 @@ def test_a_failed_pass_closes_the_whole_batch():
     scorer = StreamingScorer(output_classifier())
     batch = scorer.open_batch(2)
     batch.push([[5], [6]])
-    handle = scorer.classifier.value_head.register_forward_hook(lambda *_: 1 / 0)
+    scorer.head = lambda hidden: 1 / 0
     with pytest.raises(ZeroDivisionError):
         batch.push([[5], [6]])
-    handle.remove()
     assert batch.risks == [math.inf] * 2 and batch._cache is None
     with pytest.raises(StreamClosedError):
         batch.push([[5], [6]])
@@ -461,15 +471,15 @@ def test_the_exponential_average_is_the_weighted_mean(scores, alpha):
 
 def test_rules_compose_and_start_fresh():
     rule = AnyOf(KInARow(2), ExponentialAverage(0.5))
-    assert risk_curve([0.9, 0.1, 0.6, 0.8], rule) == risk_curve([0.9, 0.1, 0.6, 0.8], rule)
-    curves = [risk_curve([0.9, 0.1, 0.6, 0.8], r) for r in rule.rules]
-    assert risk_curve([0.9, 0.1, 0.6, 0.8], rule) == [max(pair) for pair in zip(*curves, strict=True)]
+    assert running_risk([0.9, 0.1, 0.6, 0.8], rule) == running_risk([0.9, 0.1, 0.6, 0.8], rule)
+    curves = [running_risk([0.9, 0.1, 0.6, 0.8], r) for r in rule.rules]
+    assert running_risk([0.9, 0.1, 0.6, 0.8], rule) == [max(pair) for pair in zip(*curves, strict=True)]
 
 
 @pytest.mark.parametrize("rule", [RunningMax(), KInARow(2), ExponentialAverage(0.3)])
 def test_flagged_is_strictly_above_and_the_risk_never_falls(rule):
     scores = [0.2, 0.7, 0.7, 0.1]
-    curve = risk_curve(scores, rule)
+    curve = running_risk(scores, rule)
     assert curve == sorted(curve)
     assert halt_index(scores, curve[-1], rule) is None
     assert halt_index(scores, math.nextafter(curve[-1], 0), rule) == curve.index(curve[-1])
@@ -482,7 +492,7 @@ def test_a_stream_with_a_rule_does_not_depend_on_chunks(rule):
         whole.push(ids)
         in_chunks(single, ids, range(1, 30))
         assert whole.risk == pytest.approx(single.risk, abs=1e-5)
-        assert whole.risk == risk_curve(whole.scores, rule)[-1]
+        assert whole.risk == running_risk(whole.scores, rule)[-1]
 
 
 @pytest.mark.parametrize(

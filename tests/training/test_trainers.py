@@ -152,6 +152,90 @@ def test_evaluation_reports_its_own_parts_and_leaves_the_training_ones_alone(tok
     assert logged["eval_harm_loss"] > 0 and trainer.label_names is not None
 
 
+@pytest.mark.parametrize("which", ["output", "input"])
+def test_evaluation_weighs_rows_however_they_fall_into_batches(tokenizer, tmp_path, which):
+    found = []
+    for size in (2, 4, 16):  # 9 rows: the last batch holds one
+        if which == "output":
+            trainer = output_trainer(tokenizer, tmp_path, lam=0.5, arguments={"per_device_eval_batch_size": size})
+            rows = completions(9)
+        else:
+            trainer = input_trainer(tokenizer, tmp_path, 1, per_device_eval_batch_size=size)
+            rows = [{"prompt": SENTENCES[i % 4], "restricted": i % 4 == 0} for i in range(9)]
+        found.append(trainer.evaluate(rows))
+    parts = ("loss", "harm_loss", "next_token_loss", "omega") if which == "output" else ("loss", "accuracy")
+    for metrics in found[:2]:
+        for name in parts:
+            assert metrics[f"eval_{name}"] == pytest.approx(found[2][f"eval_{name}"], abs=1e-6), name
+
+
+def test_rows_without_a_scored_token_weigh_nothing(tokenizer, tmp_path):
+    rows = completions(6) + [{"completion": "", "harmful": True}]  # the last one would be a batch without a loss
+    found = []
+    for size in (4, 16):
+        trainer = output_trainer(tokenizer, tmp_path, arguments={"per_device_eval_batch_size": size})
+        found.append(trainer.evaluate(rows)["eval_loss"])
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+
+
+def test_the_best_model_can_be_chosen_by_a_part(tokenizer, tmp_path):
+    changes = {"save_steps": 1, "eval_strategy": "steps", "eval_steps": 1, "load_best_model_at_end": True}
+    trainer = output_trainer(
+        tokenizer, tmp_path, 2, arguments=changes | {"metric_for_best_model": "eval_harm_loss"},
+        eval_dataset=completions(5),
+    )  # fmt: skip
+    trainer.train()
+    losses = [log["eval_harm_loss"] for log in trainer.state.log_history if "eval_loss" in log]
+    assert trainer.state.best_metric == min(losses)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("compute_metrics", lambda prediction: {}),
+        ("compute_loss_func", lambda *_, **__: 0.0),
+        ("preprocess_logits_for_metrics", lambda logits, labels: logits),
+        ("label_smoothing_factor", 0.1),
+        ("batch_eval_metrics", True),
+        ("include_for_metrics", ["inputs"]),
+        ("eval_do_concat_batches", False),
+        ("label_names", ["harmful"]),
+        ("use_liger_kernel", True),
+        ("neftune_noise_alpha", 5.0),
+        ("length_column_name", "tokens"),
+    ],
+)
+@pytest.mark.parametrize("which", ["output", "input"])
+def test_an_option_that_would_be_ignored_is_refused(tokenizer, tmp_path, which, option, value):
+    of_the_trainer = option in ("compute_metrics", "compute_loss_func", "preprocess_logits_for_metrics")
+    options, arguments = ({option: value}, {}) if of_the_trainer else ({}, {option: value})
+    with pytest.raises(ValueError, match=f"takes no notice of {option}="):
+        if which == "output":
+            output_trainer(tokenizer, tmp_path, arguments=arguments, **options)
+        else:
+            classifier = InputClassifier.from_backbone(language_model(tokenizer), tokenizer)
+            InputClassifierTrainer(classifier, fine_tune_arguments(tmp_path, 1, **arguments), **options)
+
+
+def test_what_an_option_asks_for_anyway_is_no_error(tokenizer, tmp_path):
+    """prediction_loss_only is what these Trainers do; their own tokenizer may be named."""
+    trainer = output_trainer(
+        tokenizer, tmp_path, arguments={"prediction_loss_only": True, "train_sampling_strategy": "random"},
+        processing_class=tokenizer,
+    )  # fmt: skip
+    assert trainer.evaluate(completions(3))["eval_loss"] > 0
+    with pytest.raises(ValueError, match="its own tokenizer"):
+        output_trainer(tokenizer, tmp_path, processing_class=train_tokenizer(["other words"], 290))
+    with pytest.raises(ValueError, match="score_completions"):
+        trainer.predict(completions(3))
+
+
+def test_pretraining_honours_what_the_plain_trainer_does(tokenizer, tmp_path):
+    rows = pack([text_ids(tokenizer, text) for text in SENTENCES * 8], 16)
+    model = language_model(tokenizer)
+    pretrain(model, rows, pretrain_arguments(tmp_path, 1, 4, label_smoothing_factor=0.1))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -267,6 +351,42 @@ def test_a_checkpoint_is_a_classifier_folder(tokenizer, tmp_path):
     for name, value in trainer.model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
     assert loaded.config.use_cache  # the Trainer must not have switched the cache off for whoever generates with it
+
+
+def test_a_checkpoint_says_how_far_its_training_was(tokenizer, tmp_path):
+    output_trainer(tokenizer, tmp_path, steps=4, seed=3, arguments={"save_steps": 2, "save_total_limit": 9}).train()
+    card = (tmp_path / "checkpoint-2" / "README.md").read_text()
+    assert "step 2 of 4, batch 8, learning rate 0.001" in card and "32 rows, of which nobody said" in card
+    assert "annealed" in card and "figures | unknown" in card
+
+
+def test_adapters_resume_as_if_nothing_had_happened(tokenizer, tmp_path):
+    peft = pytest.importorskip("peft")
+    language_model(tokenizer).save_pretrained(tmp_path / "base")
+
+    def trainer(folder, callbacks=()):
+        torch.manual_seed(1)
+        config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM")
+        base = LlamaForCausalLM.from_pretrained(tmp_path / "base")
+        wrapped = peft.get_peft_model(base, config, adapter_name="mine")
+        classifier = OutputClassifier.from_backbone(wrapped, tokenizer, base_rate=0.25)
+        arguments = fine_tune_arguments(folder, 6, 8, save_steps=2, lr=1e-2)
+        collator = CompletionCollator(tokenizer)
+        return OutputClassifierTrainer(
+            classifier, arguments, data_collator=collator, train_dataset=completions(), callbacks=list(callbacks)
+        )
+
+    whole, broken = trainer(tmp_path / "whole"), trainer(tmp_path / "run", [Interrupt(5)])
+    start = {name: value.clone() for name, value in whole.model.state_dict().items()}
+    whole.train()
+    with pytest.raises(KeyboardInterrupt):
+        broken.train()
+    again = trainer(tmp_path / "run")
+    again.train(resume_from_checkpoint=latest_checkpoint(tmp_path / "run"))
+    moved = [name for name, value in whole.model.state_dict().items() if not torch.equal(value, start[name])]
+    assert moved and all(".mine." in name or name.startswith("value_head") for name in moved)
+    for name in moved:
+        assert_close(again.model.state_dict()[name], whole.model.state_dict()[name], rtol=1e-5, atol=1e-6)
 
 
 def test_the_best_model_really_is_loaded_at_the_end(tokenizer, tmp_path):

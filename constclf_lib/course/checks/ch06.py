@@ -65,8 +65,9 @@ def now_gradient(answer):
 def _gradient(z: float, m: float, omega: float, label: float) -> float:
     """d loss / d z of the position of z alone, by autograd: two positions, the record first, half the weight each."""
     logits = torch.tensor([[m, z]], dtype=torch.float64, requires_grad=True)
-    annealed_bce(logits, torch.tensor([label]), torch.ones(1, 2, dtype=torch.bool), omega).backward()
-    return 2 * logits.grad[0, 1].item()
+    loss = annealed_bce(logits, torch.tensor([label]), torch.ones(1, 2, dtype=torch.bool), omega)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    return 2 * gradient[0, 1].item()
 
 
 @exercise("6.3")

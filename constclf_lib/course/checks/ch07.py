@@ -109,11 +109,15 @@ def first_bad_split(answer):
             raise NotYet("15 is the last split that cuts 'bell' in two; asked for is the smallest, 13.")
         raise NotYet(f"'bell' is text[12:16], so the first cut that hides it from a masking filter is 13, not {found}.")
     if (found := got(_Capitals)) != -1:
-        raise NotYet(f"a filter that puts all in capitals gives the same for every split; you say {found}. Compare "
-                     "with its output for the whole text, not with the text.")  # fmt: skip
+        raise NotYet(
+            f"a filter that puts all in capitals gives the same for every split; you say {found}. Compare "
+            "with its output for the whole text, not with the text."
+        )
     if (found := got(_LastWordHeld)) != -1:
-        raise NotYet(f"a filter that holds back the last word until end() is right for every split; you say {found}. "
-                     "Each run needs a fresh filter, and its end().")  # fmt: skip
+        raise NotYet(
+            f"a filter that holds back the last word until end() is right for every split; you say {found}. "
+            "Each run needs a fresh filter, and its end()."
+        )
     if (found := got(_LosesTheEnd)) == -1:
         raise NotYet(
             "one filter here loses part of what it holds back, in end(); you say -1. Does the output of end() count?"
@@ -171,8 +175,10 @@ def guarded(answer):
         raise NotYet("a risk of exactly the threshold does not halt: risk > threshold, strictly, as it was calibrated.")
     calm = _Stream([0.9, 0.1, 0.9, 0.9, 0.9], risks=[0.0, 0.1, 0.1, 0.9, 0.9])
     if (out := list(answer(iter(tokens), calm, 0.5))) != tokens[:3]:
-        raise NotYet("with another stop rule the risk is not the score: risks 0, 0.1, 0.1, 0.9 release three tokens, "
-                     f"you release {len(out)}. Act on stream.risk.")  # fmt: skip
+        raise NotYet(
+            "with another stop rule the risk is not the score: risks 0, 0.1, 0.1, 0.9 release three tokens, "
+            f"you release {len(out)}. Act on stream.risk."
+        )
     pulled = []
 
     def assistant():

@@ -89,8 +89,10 @@ def best_pair(answer):
         return float(found[0]), float(found[1])
 
     # ten benign requests; both guards dislike the same two, so two refusals pay for both thresholds
-    benign = (np.array([0.9, 0.8, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.2]),
-              np.array([0.7, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.3, 0.1]))  # fmt: skip
+    benign = (
+        np.array([0.9, 0.8, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.2]),
+        np.array([0.7, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.3, 0.1]),
+    )
     attacks = (np.array([0.5, 0.1, 0.6, 0.1, 0.95]), np.array([0.1, 0.5, 0.1, 0.6, 0.95]))
     t_in, t_out = got(attacks, benign, 2)
     refused, caught = _flagged(benign, t_in, t_out), _flagged(attacks, t_in, t_out)
@@ -125,11 +127,13 @@ def best_pair(answer):
 
 TURNS = [
     ("Tell me of the bells.", Reply(status="released", released_text="They ring at noon.", note="chat about bells")),
-    ("And of the lamp?", Reply(status="halted_output", released_text="The lamp is", withheld_text=" under the stone.",
-                               note="lamp")),
+    (
+        "And of the lamp?",
+        Reply(status="halted_output", released_text="The lamp is", withheld_text=" under the stone.", note="lamp"),
+    ),
     ("Say it plainly.", Reply(status="blocked_input")),
     ("Hello?", Reply(status="error", withheld_text="I was about to", error="timeout")),
-]  # fmt: skip
+]
 
 
 def _conversation(turns, message):

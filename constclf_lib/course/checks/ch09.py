@@ -142,8 +142,10 @@ def clean_attempts_needed(answer):
     if isinstance(found, bool) or int(found) != found:
         raise NotYet(f"return a whole number of attempts, not {found!r}.")
     if found in (299, 300):
-        raise NotYet(f"{found} is the rule of three, 3/r, from another interval; Wilson's upper end at 0 of {found} is "
-                     f"{wilson_interval(0, int(found))[1]:.4f}.")  # fmt: skip
+        raise NotYet(
+            f"{found} is the rule of three, 3/r, from another interval; Wilson's upper end at 0 of {found} is "
+            f"{wilson_interval(0, int(found))[1]:.4f}."
+        )
     if found == 99 or found == 100:
         raise NotYet(
             f"0 of {found} still allows {wilson_interval(0, int(found))[1]:.1%}: a rate of 1% is missed easily in 100."

@@ -33,7 +33,7 @@ class NotAttempted(Exception):
 class Checks:
     """The namespace `check`: `check.tie_share(tie_share)` runs the check that was registered under that name."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._registered: dict[str, tuple[str, Callable]] = {}
 
     def __getattr__(self, name: str) -> Callable[[object], None]:
@@ -56,12 +56,11 @@ check = Checks()
 
 
 def exercise(number: str) -> Callable:
-    """Register a check under its function's name: `@exercise("5.2")` above `def tie_share(answer): ...` makes
-    `check.tie_share`.
+    """Register a check under its function's name: `@exercise("5.2")` above `def tie_share(answer): ...`.
 
-    The function gets what the learner wrote and raises NotYet("diagnosis") where it is wrong. A function or class
-    comes wrapped: a call that returns nothing, or raises, ends the check with the right line by itself. Raises
-    ValueError for a name that is taken.
+    The function gets what the learner wrote and raises NotYet("diagnosis") where it is wrong; `check.tie_share` runs
+    it. A function or class comes wrapped: a call that returns nothing, or raises, ends the check with the right line by
+    itself. Raises ValueError for a name that is taken.
     """
 
     def register(function: Callable) -> Callable:
@@ -74,16 +73,20 @@ def exercise(number: str) -> Callable:
 
 
 def attempted(value):
-    """`value`, unless it is what an unfilled stub leaves behind (None or ...). For methods:
-    `attempted(head(hidden))`."""
+    """`value`, unless it is what an unfilled stub leaves behind (None or ...).
+
+    For methods: `attempted(head(hidden))`.
+    """
     if value is None or value is ...:
         raise NotAttempted
     return value
 
 
 def _verdict(function: Callable, answer: object) -> str:
-    """Run one check with the random state set aside, so that the cells after an exercise print the same whether it was
-    attempted or not."""
+    """Run one check with the random state set aside.
+
+    The cells after an exercise print the same whether it was attempted or not.
+    """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         torch.manual_seed(0)
@@ -135,8 +138,10 @@ def _ours(frame) -> bool:
 
 
 def _crash(error: Exception) -> str:
-    """The line for an exception: in the learner's code with its line number, else in the check, which could not read
-    the answer."""
+    """The line for an exception: with its line number if it came from the learner's code.
+
+    Else it came from the check, which could not read the answer.
+    """
     told = f"{type(error).__name__}: {error}".splitlines()[0]
     for frame, line in traceback.walk_tb(error.__traceback__):
         if not _ours(frame) and "site-packages" not in frame.f_code.co_filename:

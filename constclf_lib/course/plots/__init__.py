@@ -1,7 +1,4 @@
-"""The course's pictures: tokens and their scores, score distributions, rates with intervals.
-
-One style for all (style.py).
-"""
+"""The course's pictures: tokens and their scores, score distributions, rates with intervals; one style for all."""
 
 from .rates import attack_grid, bars_with_intervals, fpr_by_length, queries_curve, seeds_dots, who_catches_what
 from .scores import loss_curves, reliability, roc_pr, score_histogram
@@ -24,7 +21,8 @@ from .style import (
     picture,
     show,
 )
-from .tokens import draw_system, gradient_bars, risk_curve, token_heatmap
+from .system import draw_system
+from .tokens import gradient_bars, risk_curve, token_heatmap
 
 __all__ = [
     "AS_COUNT",

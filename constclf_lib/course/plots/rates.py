@@ -1,10 +1,9 @@
 """Pictures of numbers: curves, bars with intervals, seeds as dots, tables as heat maps. Every title states its finding.
 
 Used in chapters 01 to 10. Each function returns a `Picture`, which shows itself as the last line of a cell; anywhere
-else use `show(figure)`. The pictures of tokens (`draw_system`, `token_heatmap`, `risk_curve`, `gradient_bars`) are in
-`token_plots`, those of one classifier's scores in `score_plots`; import all of them from here. Rates come as fractions
-and are drawn as percentages. Deliberately not here: anything that computes a result; what a picture shows is in its
-arguments.
+else use `show(figure)`. Rates come as fractions and are drawn as percentages.
+Deliberately not here: anything that computes a result (what a picture shows is in its arguments), pictures of tokens
+(tokens.py) and of one classifier's scores (scores.py).
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
 
-from ...evaluation import t_interval, wilson_interval
+from ...evaluation import Estimate, estimate_rate, rate_of, t_interval
 from .style import (
     AS_FINE,
     AS_PERCENT,
@@ -49,15 +48,16 @@ def bars_with_intervals(
     limit: float | None = None,
     n: Mapping[str, int] | None = None,
 ):
-    """One bar per name with its interval. rates: name -> (rate, low, high), or (count, trials) of whole numbers.
+    """One bar per name with its interval. rates: name -> Estimate, (rate, low, high), or (count, trials).
 
-    reference: name -> a figure to stand beside, drawn as a diamond. limit: a line that is not to be crossed.
+    reference: name -> a figure to stand beside, drawn as a diamond. limit: a line that is not to be crossed. n: name ->
+    how many stand behind a bar, for those that are no Estimate (which brings its own).
     """
+    n = {name: values.n for name, values in rates.items() if isinstance(values, Estimate)} | dict(n or {})
     rows = {}
     for name, values in rates.items():
-        if len(values) == 2:
-            values = (values[0] / values[1], *wilson_interval(*values))
-        rows[name] = tuple(float(v) for v in values)
+        rate, low, high = (estimate_rate(*values) if len(values) == 2 else values)[:3]
+        rows[name] = float(rate), float(low), float(high)
     figure = Picture("bars with intervals", 8, 1.35 + 0.36 * len(rows))
     axes, places = figure.add_subplot(), np.arange(len(rows))[::-1]
     furthest = max([high for _, _, high in rows.values()] + list((reference or {}).values()) + [limit or 0])
@@ -66,13 +66,19 @@ def bars_with_intervals(
         axes.barh(place, rate, height=0.62, color=colours[name], zorder=2)
         axes.plot([low, high], [place] * 2, color=INK, linewidth=1.6, zorder=3)
         axes.plot([low, high], [place] * 2, color=INK, marker="|", markersize=8, linestyle="none", zorder=3)
-        count = "" if n is None or name not in n else f"  n = {n[name]:,}"
-        axes.text(max(high, (reference or {}).get(name, 0)) + 0.02 * furthest, place, percent(rate) + count,
-                  va="center", fontsize=9, bbox={"facecolor": PAPER, "linewidth": 0, "pad": 1})  # fmt: skip
+        count = f"  n = {n[name]:,}" if name in n else ""
+        axes.text(
+            max(high, (reference or {}).get(name, 0)) + 0.02 * furthest,
+            place,
+            percent(rate) + count,
+            va="center",
+            fontsize=9,
+            bbox={"facecolor": PAPER, "linewidth": 0, "pad": 1},
+        )
     if reference:
         points = [(reference[name], place) for place, name in zip(places, rows, strict=True) if name in reference]
-        axes.scatter(*zip(*points, strict=True), marker="D", s=34, facecolor=PAPER, edgecolor=INK, zorder=4,
-                     label=reference_name)  # fmt: skip
+        across, up = zip(*points, strict=True)
+        axes.scatter(across, up, marker="D", s=34, facecolor=PAPER, edgecolor=INK, zorder=4, label=reference_name)
     if limit is not None:
         axes.axvline(limit, color=THRESHOLD, linestyle=(0, (5, 2)), label=f"limit {percent(limit)}", zorder=2.5)
     axes.set(xlim=(min(0, *(low for _, low, _ in rows.values())), furthest * (1.3 if n else 1.15)), xlabel=xlabel)
@@ -93,11 +99,11 @@ def seeds_dots(groups: Mapping[str, Sequence[float]], title: str = "", ylabel: s
     figure = Picture("one dot per seed", 8, 3.3)
     axes, words = figure.add_subplot(), []
     colours = colours_of(groups)
-    for k, (name, values) in enumerate(groups.items()):
-        values, colour = np.asarray(values, float), colours[name]
+    for k, (name, group) in enumerate(groups.items()):
+        values, colour = np.asarray(group, float), colours[name]
         spread = np.linspace(-0.16, 0.16, len(values)) if len(values) > 1 else [0.0]
         axes.scatter(k + np.asarray(spread), values, s=38, color=colour, edgecolor=PAPER, linewidth=0.8, zorder=3)
-        low, high = t_interval(values) if len(values) > 1 else (values[0], values[0])
+        low, high = t_interval(group) if len(values) > 1 else (values[0], values[0])
         axes.plot([k + 0.3] * 2, [low, high], color=darker(colour), linewidth=2, zorder=2)
         axes.plot([k + 0.24, k + 0.36], [values.mean()] * 2, color=darker(colour), linewidth=3, zorder=2)
         words.append(
@@ -141,8 +147,10 @@ def fpr_by_length(tables: Mapping[str, pd.DataFrame], title: str = "", budget: f
 
 @picture
 def who_catches_what(input_caught, output_caught, title: str = ""):
-    """The 2 x 2 table of the guarded system: caught by both, by one of them, by neither (chapter 08). Two bool
-    arrays."""
+    """The 2 x 2 table of the guarded system: caught by both, by one of them, by neither (chapter 08).
+
+    input_caught, output_caught: bools, one per attack.
+    """
     first, second = np.asarray(input_caught, bool), np.asarray(output_caught, bool)
     total = len(first)
     figure = Picture("who catches what", 8, 3.0)
@@ -151,14 +159,25 @@ def who_catches_what(input_caught, output_caught, title: str = ""):
         for column, by_output in enumerate((True, False)):
             count = int(((first == by_input) & (second == by_output)).sum())
             what = ("both", "input classifier only", "output classifier only", "nobody")[2 * row + column]
-            face = {"both": "#D9D9D9", "input classifier only": "#B3D4E8", "output classifier only": "#F7DDA6",
-                    "nobody": PAPER}[what]  # fmt: skip
+            face = {
+                "both": "#D9D9D9",
+                "input classifier only": "#B3D4E8",
+                "output classifier only": "#F7DDA6",
+                "nobody": PAPER,
+            }[what]
             axes.add_patch(_tile(column, row, face, ONSET if what == "nobody" else PAPER))
-            low, high = wilson_interval(count, total)
+            rate, low, high, _ = estimate_rate(count, total)
             axes.text(column, row - 0.16, f"{count:,}", ha="center", va="center", fontsize=17, fontweight="bold")
             axes.text(column, row + 0.1, what, ha="center", va="center", fontsize=10)
-            axes.text(column, row + 0.29, f"{percent(count / total)}  ({percent(low)} to {percent(high)})", ha="center",
-                      va="center", fontsize=8.5, color="#555555")  # fmt: skip
+            axes.text(
+                column,
+                row + 0.29,
+                f"{percent(rate)}  ({percent(low)} to {percent(high)})",
+                ha="center",
+                va="center",
+                fontsize=8.5,
+                color="#555555",
+            )
             words.append(f"{what}: {count}")
     axes.set(xlim=(-0.55, 1.55), ylim=(1.52, -0.52))
     axes.set_xticks([0, 1], ["halted by the output classifier", "not halted"], color=darker(OUTPUT), fontsize=9.5)
@@ -173,8 +192,14 @@ def who_catches_what(input_caught, output_caught, title: str = ""):
 
 def _tile(x: float, y: float, face: str, edge: str):
     inset = 0.015 if edge != PAPER else 0
-    return Rectangle((x - 0.49 + inset, y - 0.47 + inset), 0.98 - 2 * inset, 0.94 - 2 * inset, facecolor=face,
-                     edgecolor=edge, linewidth=1.6)  # fmt: skip
+    return Rectangle(
+        (x - 0.49 + inset, y - 0.47 + inset),
+        0.98 - 2 * inset,
+        0.94 - 2 * inset,
+        facecolor=face,
+        edgecolor=edge,
+        linewidth=1.6,
+    )
 
 
 @picture
@@ -206,21 +231,24 @@ def attack_grid(rates: pd.DataFrame, title: str = "", unseen: Sequence[str] = ()
 
 @picture
 def queries_curve(queries: Mapping[str, Sequence[float]], title: str = "", budget: int | None = None):
-    """Share of targets broken within so many queries (chapter 09). queries: name -> queries until the first success,
-    one number per target, inf where there was none; every target stays in the denominator."""
+    """Share of targets broken within so many queries (chapter 09).
+
+    queries: name -> queries until the first success, one number per target, inf where there was none; every target
+    stays in the denominator.
+    """
     figure = Picture("success against queries", 8, 3.1)
     axes, words = figure.add_subplot(), []
     needed = {name: np.asarray(values, float) for name, values in queries.items()}
     finite = [values[np.isfinite(values)].max(initial=1) for values in needed.values()]
     budget = int(budget or max(finite))
-    grid = np.arange(0, budget + 1)
+    grid = range(budget + 1)
     colours = colours_of(needed)
     for name, values in needed.items():
-        colour, counts = colours[name], (values[None] <= grid[:, None]).sum(1)
-        low, high = zip(*(wilson_interval(int(count), len(values)) for count in counts), strict=True)
+        colour = colours[name]
+        rate, low, high, _ = zip(*(rate_of(values <= queries) for queries in grid), strict=True)
         axes.fill_between(grid, low, high, step="post", color=colour, alpha=0.18, linewidth=0)
-        axes.step(grid, counts / len(values), where="post", color=colour, label=f"{name} (n = {len(values)})")
-        words.append(f"{name}: {percent(counts[-1] / len(values))} within {budget} queries")
+        axes.step(grid, rate, where="post", color=colour, label=f"{name} (n = {len(values)})")
+        words.append(f"{name}: {percent(rate[-1])} within {budget} queries")
     axes.set(xlabel="queries to the guard", ylabel="targets broken", xlim=(0, budget), ylim=(0, None))
     axes.yaxis.set_major_formatter(AS_FINE)
     finish(figure, title, keys=4)

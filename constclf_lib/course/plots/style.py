@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterable
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 from PIL import Image
 
@@ -67,21 +69,21 @@ class _Style:
 class Picture(Figure):
     """A matplotlib figure that shows itself as a small PNG with alternative text when it is the last line of a cell."""
 
-    def __init__(self, name: str, width: float = 8.0, height: float = 3.2, layout: str | None = "constrained"):
-        super().__init__(figsize=(width, height), dpi=DPI, facecolor=PAPER, layout=layout)
-        FigureCanvasAgg(self)
-        if layout == "constrained":
-            self.get_layout_engine().set(w_pad=0.1, h_pad=0.055)
+    def __init__(self, name: str, width: float = 8.0, height: float = 3.2, laid_out: bool = True):
+        """width, height: inches of 100 pixels. laid_out: False leaves the places of all parts to the caller."""
+        engine = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.055) if laid_out else None
+        super().__init__(figsize=(width, height), dpi=DPI, facecolor=PAPER, layout=engine)
+        self.agg = FigureCanvasAgg(self)
         self.name, self.alt_text = name, name
 
     def png(self) -> bytes:
         """The picture as a PNG of 256 colours: a third of the size of true colour, and the eye sees no difference."""
         with _Style():
-            self.canvas.draw()
+            self.agg.draw()
             if self.get_layout_engine() is not None:
                 self.set_layout_engine("none")  # laid out once; a second round would move things by a pixel
-                self.canvas.draw()
-        image = Image.fromarray(np.asarray(self.canvas.buffer_rgba())).convert("RGB")
+                self.agg.draw()
+        image = Image.fromarray(np.asarray(self.agg.buffer_rgba())).convert("RGB")
         out = io.BytesIO()
         image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(out, "PNG", optimize=True)
         return out.getvalue()
@@ -90,6 +92,15 @@ class Picture(Figure):
         # The text form never varies, so strict nbval compares it and leaves the pixels alone.
         data = {"text/plain": f"<picture: {self.name}>", "image/png": self.png()}
         return data, {"image/png": {"alt": self.alt_text}}
+
+
+def in_pixels(name: str, width_px: float, height_px: float) -> tuple[Picture, Axes]:
+    """A picture whose only axes measure pixels, x to the right and y down."""
+    figure = Picture(name, width_px / DPI, height_px / DPI, laid_out=False)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, width_px), ylim=(height_px, 0))
+    axes.axis("off")
+    return figure, axes
 
 
 def picture(draw: Callable) -> Callable:

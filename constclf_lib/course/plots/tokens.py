@@ -1,7 +1,7 @@
-"""Pictures of one conversation: the system, the risk of every token, the staircase, where the gradient falls.
+"""Pictures of one conversation: the risk of every token, the staircase, where the gradient falls.
 
-Used from chapter 00 on (system, heat map, risk curve) and in chapters 04 to 07 (gradient bars). `plots` hands all of
-them on. Deliberately not here: HTML; a picture looks the same in every viewer of notebooks.
+Used from chapter 00 on (heat map, risk curve) and in chapters 04 to 07 (gradient bars).
+Deliberately not here: HTML; a picture looks the same in every viewer of notebooks.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, PathPatch, Rectangle
-from matplotlib.path import Path
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 
 from .style import (
     BENIGN,
@@ -28,87 +28,10 @@ from .style import (
     darker,
     drawable,
     finish,
+    in_pixels,
     picture,
     text_width,
 )
-
-
-def _blank(name: str, width_px: float, height_px: float) -> tuple[Picture, object]:
-    """A picture whose only axes measure pixels, x to the right and y down."""
-    figure = Picture(name, width_px / DPI, height_px / DPI, layout=None)
-    axes = figure.add_axes([0, 0, 1, 1])
-    axes.set(xlim=(0, width_px), ylim=(height_px, 0))
-    axes.axis("off")
-    return figure, axes
-
-
-def _shield(axes, x: float, y: float, colour: str, scale: float = 1.0) -> None:
-    """A shield, its middle at (x, y), about 84 by 100 pixels."""
-    points = [(-42, -46), (-20, -46), (-8, -52), (0, -56), (8, -52), (20, -46), (42, -46), (44, -4), (34, 30), (0, 52),
-              (-34, 30), (-44, -4), (-42, -46)]  # fmt: skip
-    path = Path([(x + scale * dx, y + scale * dy) for dx, dy in points], [Path.MOVETO] + [Path.CURVE4] * 12)
-    axes.add_patch(PathPatch(path, facecolor=colour, edgecolor=PAPER, linewidth=2.5, zorder=3))
-
-
-def _box(axes, x, y, width, height, colour, face=PAPER, **more) -> None:
-    style = FancyBboxPatch(
-        (x - width / 2, y - height / 2), width, height, boxstyle="round,pad=0,rounding_size=10",
-        facecolor=face, edgecolor=colour, linewidth=1.8, zorder=2, **more,
-    )  # fmt: skip
-    axes.add_patch(style)
-
-
-def _arrow(axes, start, end, colour=NEUTRAL, **more) -> None:
-    axes.add_patch(
-        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=13, color=colour, linewidth=1.8, zorder=1, **more)
-    )
-
-
-@picture
-def draw_system(title: str = "Two bodyguards: one reads the question, one reads the answer as it is written"):
-    """The system: prompt, input classifier, assistant, token stream, output classifier, released text (chapter 00)."""
-    figure, axes = _blank("the guarded system", 800, 278)
-    axes.text(16, 24, title, fontsize=12, fontweight="bold", va="center")
-    y = 112
-    _box(axes, 70, y, 108, 76, PROMPT)
-    axes.text(70, y - 14, "prompt", ha="center", va="center", fontsize=10.5, fontweight="bold", color=PROMPT)
-    axes.text(70, y + 11, "“How do I …?”", ha="center", va="center", fontsize=9.5, color="#555555")
-    _arrow(axes, (126, y), (168, y), PROMPT)
-    _shield(axes, 214, y, PROMPT, 1.12)
-    axes.text(214, y - 3, "input\nclassifier", ha="center", va="center", fontsize=9, color=PAPER, fontweight="bold",
-              zorder=4, linespacing=1.15)  # fmt: skip
-    _arrow(axes, (260, y), (302, y))
-    _box(axes, 356, y, 104, 76, NEUTRAL, face="#F4F4F4")
-    axes.text(356, y, "assistant", ha="center", va="center", fontsize=10.5, fontweight="bold")
-    risks = (0.0, 0.05, 0.1, 0.3, 0.75, 1.0)
-    for k, risk in enumerate(reversed(risks)):
-        box = Rectangle(
-            (420 + 21 * k, y - 9), 18, 18, facecolor=RISK(risk), edgecolor="#C9A75A", linewidth=0.8, zorder=2
-        )
-        axes.add_patch(box)
-    axes.text(482, y - 24, "token by token", ha="center", va="center", fontsize=9, color="#555555")
-    _arrow(axes, (547, y), (562, y))
-    _shield(axes, 608, y, OUTPUT, 1.12)
-    axes.text(608, y - 3, "output\nclassifier", ha="center", va="center", fontsize=9, color=INK, fontweight="bold",
-              zorder=4, linespacing=1.15)  # fmt: skip
-    _arrow(axes, (654, y), (690, y), BENIGN)
-    _box(axes, 740, y, 96, 76, BENIGN)
-    axes.text(740, y - 14, "released", ha="center", va="center", fontsize=10.5, fontweight="bold", color=darker(BENIGN))
-    axes.text(740, y + 11, "“First you …”", ha="center", va="center", fontsize=9.5, color="#555555")
-    for x, what, why in (
-        (214, "blocked", "the assistant is never asked"),
-        (608, "halted", "this token and the rest stay inside"),
-    ):
-        _arrow(axes, (x, y + 56), (x, y + 96), ONSET)
-        axes.text(x + 14, y + 76, "risk > threshold", va="center", fontsize=9, color=darker(THRESHOLD))
-        axes.text(x, y + 112, what, ha="center", va="center", fontsize=10.5, fontweight="bold", color=darker(ONSET))
-        axes.text(x, y + 132, why, ha="center", va="center", fontsize=9, color="#555555")
-    figure.set_label(title)
-    return figure, (
-        f"{title}. A prompt passes the input classifier, which can block it. The assistant writes token by token. "
-        "Every token passes the output classifier, which can halt the reply, before it is released."
-    )
-
 
 _SIZE, _LINE, _LEFT, _RIGHT = 10.5, 25, 30, 784
 
@@ -160,13 +83,13 @@ def token_heatmap(
     prompt_lines = _wrapped(drawable(" ".join(prompt.split())), _SIZE) if prompt is not None else []
     title_lines = _wrapped(title, 12.6) if title else []
     top = 14 + 21 * len(title_lines) + (30 + 20 * len(prompt_lines) if prompt_lines else 6)
-    figure, axes = _blank(
+    figure, axes = in_pixels(
         "token heat map", 800, top + 22 * bool(tokens) + height * bool(tokens) + (46 if tokens else 34)
     )
     for k, line in enumerate(title_lines):
         axes.text(16, 22 + 21 * k, line, fontsize=11.5, fontweight="bold", va="center")
     if prompt_lines:
-        y = 26 + 21 * len(title_lines)
+        y = 26.0 + 21 * len(title_lines)
         label = "prompt" if input_score is None else f"prompt · input score {input_score:.2f}"
         axes.text(_LEFT, y, label, fontsize=9, color=PROMPT, fontweight="bold", va="center")
         for k, line in enumerate(prompt_lines):
@@ -177,16 +100,22 @@ def token_heatmap(
         axes.add_patch(Rectangle((16, top), 4, height + 20, color=OUTPUT, linewidth=0))
     first = top + 34
     cut = len(tokens) if halt_index is None else halt_index
-    for i, (token, (x, y, width)) in enumerate(zip(tokens, places, strict=True)):
-        y += first
+    for i, (token, (x, line_y, width)) in enumerate(zip(tokens, places, strict=True)):
+        y = first + line_y
         withheld, halted = i >= cut, i == halt_index
         face = RISK(float(scores[i])) if i < len(scores) else PAPER
         face = "#F1F1F1" if withheld and not halted else face
         axes.add_patch(Rectangle((x, y - 10), width, 20, facecolor=face, edgecolor=PAPER, linewidth=0.8))
         word = drawable(token)
         indent = width - text_width(word.lstrip(" "), _SIZE)  # spaces are a gap, drawn by nobody
-        axes.text(x + max(indent, 0), y, word.lstrip(" "), fontsize=_SIZE, va="center_baseline",
-                  color="#777777" if withheld and not halted else INK)  # fmt: skip
+        axes.text(
+            x + max(indent, 0),
+            y,
+            word.lstrip(" "),
+            fontsize=_SIZE,
+            va="center_baseline",
+            color="#777777" if withheld and not halted else INK,
+        )
         if withheld:
             axes.plot([x, x + width], [y, y], color="#A0A0A0" if not halted else INK, linewidth=1.0)
         if i == onset_token:
@@ -203,25 +132,26 @@ def token_heatmap(
     return figure, _heatmap_words(tokens, scores, cut, onset_token, prompt, title)
 
 
-def _legend(axes, y: float, threshold: float | None, halted: bool, onset: bool) -> None:
+def _legend(axes: Axes, y: float, threshold: float | None, halted: bool, onset: bool) -> None:
     """One quiet line: the colour scale with the threshold on it, and the marks that occur."""
-    x, width = _LEFT + 32, 120
     axes.text(_LEFT, y, "risk 0", fontsize=8.5, va="center", color="#555555")
-    x = _LEFT + text_width("risk 0 ", 8.5) + 2
+    x, width = _LEFT + text_width("risk 0 ", 8.5) + 2, 120
+    across, down = axes.get_xlim(), axes.get_ylim()  # which imshow would move
     axes.imshow(np.linspace(0, 1, 64)[None], cmap=RISK, extent=(x, x + width, y + 6, y - 6), aspect="auto", zorder=1)
     axes.add_patch(Rectangle((x, y - 6), width, 12, fill=False, edgecolor=FAINT, linewidth=0.8, zorder=2))
-    axes.set(xlim=(0, 800), ylim=(axes.figure.get_figheight() * DPI, 0))
+    axes.set(xlim=across, ylim=down)
     axes.text(x + width + 6, y, "1", fontsize=8.5, va="center", color="#555555")
     if threshold is not None and 0 <= threshold <= 1:
         axes.plot([x + width * threshold] * 2, [y - 9, y + 9], color=THRESHOLD, linewidth=2.4, zorder=3)
     x += width + 30
     marks = []
     if threshold is not None:
-        marks.append((THRESHOLD, "-", f"threshold {threshold:.3g}" + (", halted here" if halted else "")))
+        marks.append((THRESHOLD, f"threshold {threshold:.3g}" + (", halted here" if halted else "")))
     if onset:
-        marks.append((ONSET, (0, (1.2, 1.2)), "harm begins"))
-    for colour, style, words in marks:
-        axes.plot([x, x], [y - 8, y + 8], color=colour, linewidth=2.6, linestyle=style)
+        marks.append((ONSET, "harm begins"))
+    for colour, words in marks:
+        dashes = (0, (1.2, 1.2)) if colour == ONSET else "-"
+        axes.plot([x, x], [y - 8, y + 8], color=colour, linewidth=2.6, linestyle=dashes)
         axes.text(x + 8, y, words, fontsize=8.5, va="center", color="#555555")
         x += 34 + text_width(words, 8.5)
     if halted:
@@ -289,17 +219,16 @@ def gradient_bars(
 ):
     """Under every token the size of the gradient it receives; above, if given, scores and running maximum (chapter 05).
 
-    gradient: d loss / d logit, one per token. Below zero the step raises the score (orange), above it lowers it
-    (green).
+    gradient: d loss / d logit, one per token. Below zero (orange) the step raises the score, above (green) it lowers.
     """
-    gradient, n = np.asarray(gradient, float), len(tokens)
+    received, n = np.asarray(gradient, float), len(tokens)
     figure = Picture("gradient bars", 8, 4.2 if scores is not None else 2.9)
     panels = figure.subplots(2, 1, sharex=True, height_ratios=[1, 1]) if scores is not None else [figure.add_subplot()]
     if scores is not None:
         _staircase(panels[0], np.asarray(scores, float))
         panels[0].set_ylabel("score")
     axes = panels[-1]
-    axes.bar(np.arange(n), gradient, width=0.8, color=[OUTPUT if g < 0 else BENIGN for g in gradient])
+    axes.bar(np.arange(n), received, width=0.8, color=[OUTPUT if g < 0 else BENIGN for g in received])
     axes.axhline(0, color=NEUTRAL, linewidth=0.8)
     axes.set(ylabel="gradient", xlim=(-0.7, n - 0.3))
     for panel in panels:
@@ -315,5 +244,5 @@ def gradient_bars(
         panels[0].grid(axis="x", visible=False)
         panels[0].tick_params(axis="x", length=0)
     finish(figure, title)
-    reached = int((gradient != 0).sum())
+    reached = int((received != 0).sum())
     return figure, f"{reached} of {n} tokens receive gradient."

@@ -1,5 +1,6 @@
-"""Who writes the exchanges: the grammar, a Hugging Face model, an OpenAI-compatible server (writers), and the log that
-makes their answers resumable (journal). Built in chapter 01.
+"""Who writes the exchanges, and the log that makes a language model's answers resumable. Built in chapter 01.
+
+writers (the grammar, a Hugging Face model, an OpenAI-compatible server), journal (the log, and what answers amount to).
 """
 
 from .journal import AnswerLog, Harvest, Request, fault, parse_exchange

@@ -15,7 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from ..constitution import Rule, system_prompt
 from ..dedup import NearDuplicates
@@ -46,15 +46,17 @@ def parse_exchange(answer: str) -> tuple[str, str]:
     if names != ["PROMPT", "COMPLETION"]:
         raise ValueError("not exactly one exchange")
     first, second = labels
-    parts = answer[first.end() : second.start()].strip(), answer[second.end() :].strip()
-    if not all(parts):
+    prompt, completion = answer[first.end() : second.start()].strip(), answer[second.end() :].strip()
+    if not (prompt and completion):
         raise ValueError("an empty part")
-    return parts
+    return prompt, completion
 
 
 def fault(rule: Rule, hazard: str, prompt: str, completion: str) -> str:
-    """Why a parsed exchange is of no use, "" if it is. A refusal has to go where harm was asked for: it would be
-    stored as a harmful completion."""
+    """Why a parsed exchange is of no use, "" if it is.
+
+    A refusal has to go where harm was asked for: it would be stored as a harmful completion.
+    """
     whole = f"{prompt}\n{completion}".lower()
     if re.search(r"<[\w ']+>", whole) or rule.text.lower() in whole:
         return "copies the instructions"
@@ -72,7 +74,7 @@ class AnswerLog:
 
     def __init__(self, path: str | os.PathLike | None = None):
         self.path = Path(path) if path else None
-        self.rows = self._whole_lines() if self.path and self.path.exists() else []
+        self.rows = _whole_lines(self.path) if self.path and self.path.exists() else []
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -82,25 +84,33 @@ class AnswerLog:
         if self.path:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with open(self.path, "ab+") as file:
-                size = file.seek(0, os.SEEK_END)
-                torn = size > 0 and (file.seek(size - 1), file.read(1))[1] != b"\n"
-                line = json.dumps(row, ensure_ascii=False).encode("utf-8", "replace")
-                file.write(b"\n" * torn + line + b"\n")
+                if _ends_torn(file):
+                    file.write(b"\n")
+                file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
         self.rows.append(row)
 
-    def _whole_lines(self) -> list[dict]:
-        """What can be read. A line that an interruption cut short is passed over, wherever it stands."""
-        rows = []
-        for line in self.path.read_bytes().split(b"\n"):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and {"asked", "text", "complete", "declined", "writer"} <= set(row):
-                rows.append(row)
-        return rows
+
+def _whole_lines(path: Path) -> list[dict]:
+    """What can be read. A line that an interruption cut short is passed over, wherever it stands."""
+    rows = []
+    for line in path.read_bytes().split(b"\n"):
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and {"asked", "text", "complete", "declined", "writer"} <= set(row):
+            rows.append(row)
+    return rows
+
+
+def _ends_torn(file: BinaryIO) -> bool:
+    """Is there a last line without an end? Whatever is written next goes to the end of the file."""
+    if file.seek(0, os.SEEK_END) == 0:
+        return False
+    file.seek(-1, os.SEEK_END)
+    return file.read(1) != b"\n"
 
 
 def key_of(rule: Rule, hazard: str) -> str:
@@ -112,8 +122,7 @@ class Harvest:
     """What answers amount to: the exchanges kept, what was thrown away and why, and what is still to be asked."""
 
     def __init__(self, requests: Sequence[Request], tries: int = 4, near: float = 0.8):
-        """tries: answers per request before it is given up. near: Jaccard index from which two prompts, or two
-        completions, count as one."""
+        """tries: answers per request before it is given up. near: see `NearDuplicates.threshold`."""
         self.requests = {key_of(*r): Request(*r) for r in requests}
         self.wanted, self.tries = Counter(key_of(*r) for r in requests), tries
         self.answers: Counter = Counter()
@@ -141,11 +150,22 @@ class Harvest:
             shelf.add(text)
         self.kept[key].append(
             Exchange(
-                prompt=prompt, completion=completion, restricted=rule.restricted, harmful=rule.restricted,
-                rule_id=rule.id, hazard=hazard, onset=-1, facts=(), attack="", reply_code="", register="", note="",
-                ask="", plan=f"writer/{row['writer']}",
+                prompt=prompt,
+                completion=completion,
+                restricted=rule.restricted,
+                harmful=rule.restricted,
+                rule_id=rule.id,
+                hazard=hazard,
+                onset=-1,
+                facts=(),
+                attack="",
+                reply_code="",
+                register="",
+                note="",
+                ask="",
+                plan=f"writer/{row['writer']}",
             )
-        )  # fmt: skip
+        )
 
     def _sound(self, row: dict, rule: Rule, hazard: str) -> tuple[str, str]:
         if row["declined"]:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -31,14 +31,6 @@ from .journal import AnswerLog, Harvest, Request, key_of
 
 class WriterError(RuntimeError):
     """A writer cannot go on. What it has written so far is kept; call `write` again to go on."""
-
-
-class Writer(Protocol):
-    """What the three have in common. `thrown_away`: reason -> how many were not kept."""
-
-    thrown_away: Counter
-
-    def write(self, requests: Sequence[Request]) -> list[Exchange]: ...
 
 
 def requests_for(constitution: Constitution, each: int = 1, rules: Sequence[str] = ()) -> list[Request]:
@@ -60,12 +52,14 @@ class GrammarWriter:
     """The default: fast, free, and the only one that knows onset and rubric. The same seed writes the same texts."""
 
     def __init__(self, split: str = "train", seed: int = 0, **options):
-        """`options` go to `synthesis.write_exchange`: attack, behaviour, varied, distractor, sentences."""
-        self.split, self.seed, self.options, self.thrown_away = split, seed, options, Counter()
+        """`options` go to `write_exchange`: attack, behaviour, varied, distractor, sentences."""
+        self.split, self.seed, self.options = split, seed, options
+        self.thrown_away: Counter = Counter()
 
     def write(self, requests: Sequence[Request]) -> list[Exchange]:
         """One distinct exchange per request. Raises WriterError if the grammar has nothing new to say."""
-        rng, found, self.thrown_away = random.Random(f"writer/{self.split}/{self.seed}"), {}, Counter()
+        rng, self.thrown_away = random.Random(f"writer/{self.split}/{self.seed}"), Counter()
+        found: dict[tuple[str, str], Exchange] = {}
         for rule, hazard in requests:
             topics = [t for t in world.topics() if t.rule_id == rule.id and hazard in ("", t.target)]
             if not topics:
@@ -95,9 +89,20 @@ class LanguageModelWriter:
     name = "language model"
 
     def __init__(
-        self, path=None, *, tries=4, batch=8, near=0.8, max_tokens=400, temperature=1.0, seed=0, progress=True
-    ):
-        """path: the file of answers (None: in memory only). tries: answers per request before it is given up. batch:
+        self,
+        path: str | os.PathLike | None = None,
+        *,
+        tries: int = 4,
+        batch: int = 8,
+        near: float = 0.8,
+        max_tokens: int = 400,
+        temperature: float = 1.0,
+        seed: int = 0,
+        progress: bool = True,
+    ) -> None:
+        """Where answers are kept, and how often a request is asked again.
+
+        path: the file of answers (None: in memory only). tries: answers per request before it is given up. batch:
         requests asked at a time. near: Jaccard index from which two prompts, or two completions, count as one.
         """
         self.tries, self.batch, self.near = tries, batch, near
@@ -107,8 +112,11 @@ class LanguageModelWriter:
         self.given_up: Counter = Counter()
 
     def ask(self, batch: Sequence[Request], number: int) -> Iterator[Answer]:
-        """Answers, as they arrive. `number` grows with every call: it goes into the seed and into the question, so that
-        a model that ignores seeds is not asked the same twice."""
+        """Answers, as they arrive.
+
+        `number` grows with every call: it goes into the seed and into the question, so that a model that ignores seeds
+        is not asked the same twice.
+        """
         raise NotImplementedError
 
     def write(self, requests: Sequence[Request]) -> list[Exchange]:
@@ -138,7 +146,7 @@ class LanguageModelWriter:
         return row | {name: value for name, value in answer._asdict().items() if name != "place"}
 
     @staticmethod
-    def _messages(request: Request, number: int) -> list[dict[str, str]]:
+    def _messages(request: Request, number: int) -> list[Any]:
         told = system_prompt(request.rule, request.hazard or None)
         return [{"role": "system", "content": told}, {"role": "user", "content": f"Write exchange number {number}."}]
 
@@ -192,7 +200,7 @@ class HuggingFaceWriter(LanguageModelWriter):
         except Exception:  # some templates know no system role
             return self._templated([{"role": "user", "content": "\n\n".join(m["content"] for m in messages)}])
 
-    def _templated(self, messages: list[dict[str, str]]) -> list[int]:
+    def _templated(self, messages: list) -> list[int]:
         found = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)
         return list(found["input_ids"])
 

@@ -140,23 +140,33 @@ CASES = {
     "read_answer": {
         "solution": read_answer,
         "wrong": {
-            "line by line": by_lines, "takes the first of two": first_of_two, "empty parts pass": empty_is_fine,
-            "no word before": must_begin, "labels anywhere": label_anywhere, "keeps the labels": keeps_labels,
+            "line by line": by_lines,
+            "takes the first of two": first_of_two,
+            "empty parts pass": empty_is_fine,
+            "no word before": must_begin,
+            "labels anywhere": label_anywhere,
+            "keeps the labels": keeps_labels,
             "says nothing instead of refusing": empty_strings,
         },
     },
     "overlap": {
         "solution": overlap,
         "wrong": {
-            "bag of words": bag, "of the shorter": of_the_shorter, "twice over the sum": dice,
-            "capitals count": case_matters, "short texts share nothing": short_is_nothing,
+            "bag of words": bag,
+            "of the shorter": of_the_shorter,
+            "twice over the sum": dice,
+            "capitals count": case_matters,
+            "short texts share nothing": short_is_nothing,
         },
     },
     "split_by_group": {
         "solution": split_by_group,
         "wrong": {
-            "row by row": by_row, "the seed is not used": always_the_same, "not repeatable": unseeded,
-            "one group": one_group, "names of groups": names_only,
+            "row by row": by_row,
+            "the seed is not used": always_the_same,
+            "not repeatable": unseeded,
+            "one group": one_group,
+            "names of groups": names_only,
         },
     },
-}  # fmt: skip
+}

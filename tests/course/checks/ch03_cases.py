@@ -4,8 +4,6 @@ import math
 
 import torch
 
-# --- 3.1
-
 
 def bias_for(rate):
     return math.log(rate / (1 - rate))
@@ -29,9 +27,6 @@ def base_two(rate):
 
 def a_vector(rate):
     return torch.full((8,), math.log(rate / (1 - rate)))
-
-
-# --- 3.2
 
 
 def next_token_targets(input_ids, mask):
@@ -73,9 +68,6 @@ def one_short(input_ids, mask):
 def in_place(input_ids, mask):
     input_ids[~mask] = -100
     return torch.cat([input_ids[:, 1:], torch.full_like(input_ids[:, :1], -100)], dim=1)
-
-
-# --- 3.3
 
 
 def score_at_the_end(scores, attention_mask):

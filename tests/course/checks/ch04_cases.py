@@ -3,8 +3,6 @@
 import numpy as np
 import torch
 
-# --- 4.1
-
 
 def forecast_for(labels, lengths):
     weights = 1 / lengths
@@ -29,9 +27,6 @@ def always_one_half(labels, lengths):
 
 def not_normalised(labels, lengths):
     return (labels / lengths).sum()
-
-
-# --- 4.2
 
 
 def flagged_within(scores, threshold, tokens):
@@ -68,9 +63,6 @@ def one_too_far(scores, threshold, tokens):
 
 def of_the_mean(scores, threshold, tokens):
     return np.mean([bool(row.size and row[:tokens].mean() > threshold) for row in scores])
-
-
-# --- 4.3
 
 
 def for_another_mix(p, old, new):
