@@ -56,10 +56,16 @@ def test_what_was_saved_answers_the_same(saved):
     assert not again.assistant.training and not again.output_classifier.training
 
 
-def test_the_device_is_for_all_parts(saved):
-    model = GuardedModel.from_pretrained(saved, device="meta")
-    for part in (model.assistant, model.input_classifier, model.output_classifier):
-        assert {p.device.type for p in part.parameters()} == {"meta"}
+def test_the_device_is_for_all_parts(saved, monkeypatch):
+    moved, to = [], torch.nn.Module.to
+
+    def noted(module, *where, **options):
+        moved.append((type(module).__name__, *where))
+        return to(module, *where, **options)
+
+    monkeypatch.setattr(torch.nn.Module, "to", noted)
+    GuardedModel.from_pretrained(saved, device="cpu")
+    assert {("InputClassifier", "cpu"), ("OutputClassifier", "cpu"), ("LlamaForCausalLM", "cpu")} <= set(moved)
 
 
 def test_a_guard_with_one_side_or_none_is_saved_as_it_is(tmp_path):
