@@ -46,7 +46,7 @@ def faults(reader) -> dict[str, str]:
     """What is wrong with each of WAYS on this backbone, in words; "" where it gives the hidden states of one pass.
 
     reader: a LanguageModelReader. Some thirty short passes, once per model, device, precision and attention kernel.
-    Raises ClassifierError if one pass itself gives no numbers, or fails.
+    Raises ClassifierError if one pass itself gives no numbers, and whatever that pass raises.
     """
     kernel = getattr(reader.config, "_attn_implementation", None)
     key = (reader.device, next(reader.model.parameters()).dtype, kernel)
@@ -89,7 +89,7 @@ def distance(got: Tensor, want: Tensor) -> float:
     """
     if got.shape != want.shape:
         return math.inf
-    got, want = got.double(), want.double()
+    got, want = got.cpu().double(), want.cpu().double()  # not every device has doubles
     worst = float(((got - want).norm(dim=-1) / want.norm(dim=-1).clamp(min=1e-12)).max())
     return worst if math.isfinite(worst) else math.inf
 
@@ -123,6 +123,8 @@ def _look(reader) -> dict[str, str]:
 def _said(look: Callable[[], float]) -> str:
     try:
         worst = look()
+    except (MemoryError, torch.OutOfMemoryError):  # says nothing about the backbone, and must not be remembered
+        raise
     except Exception as error:  # whatever it is, this way of reading does not work
         return f"{type(error).__name__}: {error}"
     return "" if worst <= 1 else f"off by {worst:.1g} times what rounding does"

@@ -270,6 +270,20 @@ def test_weights_that_are_no_numbers_are_refused_and_asked_again_when_mended():
     StreamingScorer(classifier)
 
 
+def test_a_check_that_ran_out_of_memory_is_not_remembered_as_a_fault():
+    room = [False]
+
+    def crowded(ids, mask, cache):
+        if cache is not None and not room[0]:
+            raise torch.OutOfMemoryError("no room")
+
+    classifier = spoiled(crowded)
+    with pytest.raises(torch.OutOfMemoryError):
+        StreamingScorer(classifier)
+    room[0] = True
+    assert len(StreamingScorer(classifier).score(ROWS[0])) == 8
+
+
 # ------------------------------------------------------------------------------------------------------- the first pass
 
 
