@@ -90,7 +90,7 @@ def main(arguments: list[str]) -> int:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # not somebody's own kernel of the same name
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebooks", nargs="*", type=Path)
-    parser.add_argument("--settings", nargs="+", default=["noise 1", "noise 2", "noise 3", "default"])
+    parser.add_argument("--settings", nargs="*", default=["noise 1", "noise 2", "noise 3", "default"])
     parser.add_argument("--python", default="", help="an interpreter with another torch; adds the setting 'other'")
     parser.add_argument("--values", nargs="+", metavar="EXPRESSION", help="show these instead of comparing")
     given = parser.parse_args(arguments)
