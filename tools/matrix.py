@@ -9,8 +9,8 @@ SETTING, which `make` knows under the same name:
 Each gets an environment of its own (.venv-lowest ...), made anew, and a clean clone of the last commit: what is not
 committed is not tried. Notebooks must run through; of their outputs only cells tagged nbval-check-output are compared,
 since the figures of a training run may drift with versions. Prints a table; the exit status is 1 if anything failed.
---record keeps the result in tools/what_ran.json and shows it in CONTRIBUTING.md. --units leaves the notebooks out, and the
-table then says so. --only 00 tries the notebooks whose names start so, and is never recorded.
+--record keeps the result in tools/what_ran.json and shows it in CONTRIBUTING.md. --units leaves the notebooks out, and
+the table then says so. --only 00 tries the notebooks whose names start so, and is never recorded.
 
 A Python is looked for on the PATH (`python3.13`), then among those that uv can bring.
 """
