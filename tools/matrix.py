@@ -1,4 +1,4 @@
-"""Try the course with other versions than the lock's: python tools/matrix.py SETTING [--record] [--only 00]
+"""Try the course with other versions than the lock's: python tools/matrix.py SETTING [--record] [--units] [--only 00]
 
 SETTING, which `make` knows under the same name:
   test-lowest   the lowest version of every direct requirement, on the lowest Python: unit tests, every notebook
@@ -9,8 +9,8 @@ SETTING, which `make` knows under the same name:
 Each gets an environment of its own (.venv-lowest ...), made anew, and a clean clone of the last commit: what is not
 committed is not tried. Notebooks must run through; of their outputs only cells tagged nbval-check-output are compared,
 since the figures of a training run may drift with versions. Prints a table; the exit status is 1 if anything failed.
---record keeps the result in tools/what_ran.json and shows it in CONTRIBUTING.md; --only 00 tries the notebooks whose
-names start so (none: --only -), and is never recorded.
+--record keeps the result in tools/what_ran.json and shows it in CONTRIBUTING.md. --units leaves the notebooks out, and
+the table then says so. --only 00 tries the notebooks whose names start so, and is never recorded.
 
 A Python is looked for on the PATH (`python3.13`), then among those that uv can bring.
 """
@@ -124,7 +124,7 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "VIRTUAL_ENV"}}
 
 
-def try_setting(setting: str, python: str, only: str) -> dict:
+def try_setting(setting: str, python: str, only: str, notebooks: bool) -> dict:
     """Make, install, run; returns the record of one setting."""
     with tempfile.TemporaryDirectory() as folder:
         clone = clean_clone(Path(folder) / "course")
@@ -138,10 +138,9 @@ def try_setting(setting: str, python: str, only: str) -> dict:
             result["notebooks"] = json.loads(report.read_text(encoding="utf-8"))
             return result
         result["unit tests"] = pytest(executable, clone, "tests", f"--ignore={READS_THE_RECORD}")
-        if setting != "test-pythons":
+        if notebooks and setting != "test-pythons":
             names = sorted(str(path.relative_to(clone)) for path in (clone / "notebooks").glob(f"{only}*.ipynb"))
-            if names:
-                result["notebook cells"] = pytest(executable, clone, *names, *NBVAL)
+            result["notebook cells"] = pytest(executable, clone, *names, *NBVAL)
     return result
 
 
@@ -210,13 +209,14 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("setting", choices=["test-lowest", "test-latest", "colab-check", "test-pythons"])
     parser.add_argument("--record", action="store_true", help="keep the result, and show it in CONTRIBUTING.md")
+    parser.add_argument("--units", action="store_true", help="unit tests only")
     parser.add_argument("--only", default="", metavar="00", help="the start of the notebooks' names")
     asked = parser.parse_args(arguments)
     if asked.setting == "test-pythons":
-        results = {f"python {python}": try_setting("test-pythons", python, asked.only) for python in PYTHONS}
+        results = {f"python {python}": try_setting("test-pythons", python, "", False) for python in PYTHONS}
     else:
         python = PYTHONS[0] if asked.setting == "test-lowest" else PYTHONS[-1]
-        results = {asked.setting: try_setting(asked.setting, python, asked.only)}
+        results = {asked.setting: try_setting(asked.setting, python, asked.only, not asked.units)}
     print(in_markdown(results))
     if asked.record and not asked.only:
         record(results)
