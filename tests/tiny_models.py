@@ -108,7 +108,7 @@ class WordClassifier(_Scripted):
         super().__init__()
         self.tokenizer, self.fingerprint, self.harmful = tokenizer, fingerprint(tokenizer), set(harmful)
         self.prefix_ids, self.context_length = [], context
-        self.model = SimpleNamespace(get_input_embeddings=lambda: SimpleNamespace(num_embeddings=len(tokenizer)))
+        self.vocab_size = len(tokenizer)
 
     @property
     def backbone(self):

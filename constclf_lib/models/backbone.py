@@ -103,12 +103,12 @@ class LanguageModelReader(nn.Module):
             raise ValueError(
                 f"{type(model).__name__} is not a decoder-only causal LM with a head; load it with AutoModelForCausalLM"
             )
-        rows = model.get_input_embeddings().weight.shape[0]  # an adapter around them has no num_embeddings
+        self.model, self.tokenizer, self._body = model, tokenizer, body
+        rows = self.vocab_size
         if tokenizer is not None and len(tokenizer) > rows:
             raise ValueError(
                 f"the tokenizer has {len(tokenizer)} tokens, the model {rows} embeddings: they do not belong together"
             )
-        self.model, self.tokenizer, self._body = model, tokenizer, body
         self.fingerprint = None if tokenizer is None else fingerprint(tokenizer)
         forward = self.backbone.forward
         self._takes_positions = "position_ids" in inspect.signature(forward).parameters
@@ -164,11 +164,15 @@ class LanguageModelReader(nn.Module):
         return getattr(self.config.get_text_config(), "max_position_embeddings", None)
 
     @property
+    def vocab_size(self) -> int:
+        """How many token ids have an embedding."""
+        return self.model.get_input_embeddings().weight.shape[0]  # an adapter around them has no num_embeddings
+
+    @property
     def padding_token(self) -> int | None:
         """The id that the backbone's config calls padding, or None if it names none of the vocabulary."""
         pad = getattr(self.config.get_text_config(), "pad_token_id", None)
-        inside = isinstance(pad, int) and 0 <= pad < self.model.get_input_embeddings().num_embeddings
-        return pad if inside else None
+        return pad if isinstance(pad, int) and 0 <= pad < self.vocab_size else None
 
     def activation_checkpointing_enable(self, **options) -> None:
         """Recompute activations in the backward pass instead of keeping them; transformers.Trainer calls this."""

@@ -77,7 +77,7 @@ def some_ids(reader, count: int = TOKENS) -> list[int]:
     """
     known = {**reader.config.to_dict(), **reader.config.get_text_config().to_dict()}
     control = {value for name, value in known.items() if "token" in name and isinstance(value, int)}
-    size = reader.model.get_input_embeddings().weight.shape[0]
+    size = reader.vocab_size
     count = min(count, reader.context_length or count)
     places = [(1 + 2 * k) * size // (2 * count) for k in range(count)]
     return [next((i for i in range(place, size) if i not in control), place) for place in places]

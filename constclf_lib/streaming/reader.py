@@ -36,7 +36,7 @@ class Reader:
         self.rule = RunningMax() if rule is None else rule
         self.step_timeout = step_timeout
         self.prefix_ids = list(classifier.prefix_ids)
-        self.vocab_size = classifier.model.get_input_embeddings().num_embeddings
+        self.vocab_size = classifier.vocab_size
         limit = min((n for n in (window, classifier.context_length) if n is not None), default=None)
         self.room = sys.maxsize if limit is None else limit - len(self.prefix_ids)
         if self.room < 2:

@@ -336,6 +336,16 @@ def test_weights_on_disk_stand_where_hidden_states_come_out(part, tmp_path):
     assert len(StreamingScorer(classifier).score(ROWS[0])) == len(want)
 
 
+def test_adapters_around_the_embeddings_are_read_too():
+    peft = pytest.importorskip("peft")
+    model = causal_lm()
+    model.config.pad_token_id = 3
+    options = {"target_modules": ["q_proj", "embed_tokens"], "init_lora_weights": False, "task_type": "CAUSAL_LM"}
+    classifier = OutputClassifier.from_backbone(peft.get_peft_model(model, peft.LoraConfig(r=2, **options))).eval()
+    assert (classifier.vocab_size, classifier.padding_token, classifier.not_borne()) == (400, 3, {})
+    assert close(StreamingScorer(classifier).score(ROWS[0]), full_pass(classifier, ROWS[0]))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_int8_weights_on_the_cpu_are_read_within_their_own_rounding():
     exact = OutputClassifier.from_backbone(causal_lm()).eval()
