@@ -155,8 +155,9 @@ def _same_scores(classifier, again) -> bool:
     ids, hidden = torch.tensor([some_ids(classifier)]), []
     for one in (classifier, again):
         with still(one):
-            hidden.append(one.read(ids.to(one.device)).last_hidden_state.cpu())
-    return distance(hidden[1], hidden[0]) <= tolerance(classifier.model, hidden[0])
+            hidden.append(one.read(ids.to(one.device)).last_hidden_state)
+    rounding = tolerance(classifier.model, hidden[0])  # more of it on another device than the CPU
+    return distance(hidden[1], hidden[0].to(hidden[1].device)) <= rounding
 
 
 def load(folder: str | os.PathLike, kind: str, **load_options):

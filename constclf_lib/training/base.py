@@ -29,17 +29,19 @@ class QuietTrainer(Trainer):
     text_column = ""  # where a row that has no input_ids keeps its text
     ignored: tuple[str, ...] = ()  # options that would have no effect: naming one is an error
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self._refuse_ignored_options()
+    def __init__(self, model=None, args=None, *others, **options):
+        self._refuse_ignored(args)  # before transformers acts on any of them
+        super().__init__(model, args, *others, **options)
+        self._refuse_ignored(self)
         self.remove_callback(PrinterCallback)  # without a progress bar the Trainer would print every log line
 
-    def _refuse_ignored_options(self) -> None:
+    def _refuse_ignored(self, owner: TrainingArguments | Trainer | None) -> None:
+        """ValueError for an option that is set on `owner` and has no effect here."""
         defaults = {field.name: field.default for field in fields(TrainingArguments)}
-        lengths = ("length_column_name",) if self.args.train_sampling_strategy == "group_by_length" else ()
-        for name in (*self.ignored, *lengths):
-            value = getattr(self.args if name in defaults else self, name, None)
+        lengths = getattr(owner, "train_sampling_strategy", None) == "group_by_length"
+        for name in (*self.ignored, *(["length_column_name"] if lengths else [])):
             default = defaults.get(name)
+            value = default if owner is self and name in defaults else getattr(owner, name, default)
             if value != default and (value or default is True):
                 raise ValueError(f"{type(self).__name__} takes no notice of {name}={value!r}; leave it out")
 
