@@ -110,8 +110,8 @@ def main(arguments: list[str]) -> int:
         for setting, python in interpreter.items():
             count, failed = compare(path, setting, python)
             broken |= bool(failed)
-            passed = f"{count - len(failed)}/{count}"
-            rows[path.stem].append(passed + (f" (not {', '.join(failed)})" if failed else ""))
+            passed = f"{count - len(failed)}/{count}" + (f" (not {', '.join(failed)})" if failed else "")
+            rows[path.stem].append(passed if count else "did not run")
             print(f"{path.stem}, {setting}: {rows[path.stem][-1]}", flush=True)
             for cell, problem in failed.items():
                 print(f"--- {path.stem} cell {cell}, {setting}\n{problem}", flush=True)
