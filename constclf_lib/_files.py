@@ -104,7 +104,8 @@ def _put_in_place(new: Path, folder: Path, supersedes: Sequence[str]) -> None:
                 if old.parent != folder:
                     with suppress(OSError):  # a subfolder goes with its last file
                         os.rmdir(old.parent)
-    os.unlink(new / _COMPLETE)
+    with suppress(FileNotFoundError):  # another process finished it too
+        os.unlink(new / _COMPLETE)
     shutil.rmtree(new, ignore_errors=True)
 
 
@@ -122,13 +123,13 @@ def _give_a_name(file: Path, target: Path, beside: Path) -> None:
 
 
 def _tidy(folder: Path, supersedes: Sequence[str]) -> None:
-    """Finishes or clears what earlier saves left, unless the process that is at it lives."""
+    """Finishes what earlier saves left complete, so that none of it outlives a newer one, and clears the rest, unless
+    the process that is at it lives.
+    """
     for left in sorted(folder.glob(f"{_STAGE}*")):
-        if _lives_elsewhere(left):
-            continue
         if (left / _COMPLETE).exists():
             _put_in_place(left, folder, supersedes)
-        else:
+        elif not _lives_elsewhere(left):
             shutil.rmtree(left, ignore_errors=True)
 
 

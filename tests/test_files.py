@@ -82,6 +82,15 @@ def test_a_save_of_a_living_process_is_left_alone(tmp_path):
     assert theirs.exists() and read(tmp_path) == AFTER
 
 
+def test_a_complete_save_does_not_outlive_a_newer_one(tmp_path):
+    """Its process seems to live: numbers of processes come again."""
+    make(tmp_path, OLD)
+    make(tmp_path / f".new-1-{os.getppid()}", {"card": "between", ".complete": ""})
+    assert read(tmp_path) == {"card": "between"}
+    save(tmp_path)
+    assert read(tmp_path) == AFTER and not list(tmp_path.glob(".new-*"))
+
+
 def test_an_error_in_the_block_leaves_the_folder_as_it_was(tmp_path):
     make(tmp_path / "f", OLD)
     for folder in (tmp_path / "f", tmp_path / "not" / "there"):

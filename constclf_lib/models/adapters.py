@@ -63,9 +63,8 @@ def unwrapped(wrapper: Any) -> PreTrainedModel:
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:
-    """The adapter of `model`, as peft saves it. Embeddings go with it if their number is not the base's.
-
-    Raises ValueError for a base that nothing could find again, or for several adapters.
+    """The adapter of `model`, as peft saves it, into a stage of `_files`. Embeddings go with it if their number is not
+    the base's. Raises ValueError for a base that nothing could find again, or for several adapters.
     """
     from peft import get_peft_model_state_dict
 
@@ -80,6 +79,8 @@ def save(model: PreTrainedModel, folder: Path) -> None:
             "these adapters sit on a model that was never loaded from a name or folder, so nothing could "
             "find it again; load the base from a folder, or merge the adapters first"
         )
+    if Path(base).resolve() == folder.resolve().parent:  # the stage is inside the folder that it will replace
+        raise ValueError(f"adapters are not saved over their own base, {base}; choose another folder")
     config.base_model_name_or_path, config.inference_mode = base, True
     resized = AutoConfig.from_pretrained(base).get_text_config().vocab_size != _rows(model)
     state = get_peft_model_state_dict(holder, adapter_name=adapter, save_embedding_layers=resized)

@@ -119,7 +119,7 @@ def _check(kept: nn.Module, tokenizer, load_again: Callable, adapted: bool) -> N
             again, reader = load_again()
     except Exception as error:
         raise ClassifierError(f"not saved: what was written does not load again ({error}){advice}") from error
-    if tokenizer is not None and _reads(reader) != _reads(tokenizer):
+    if tokenizer is not None and (reader is None or _reads(reader) != _reads(tokenizer)):
         kinds = f"{type(tokenizer).__name__} comes back as {type(reader).__name__}"
         raise ClassifierError(f"not saved: the tokenizer would read otherwise after loading ({kinds})")
     if again is None:

@@ -240,6 +240,15 @@ def test_adapters_on_a_base_without_a_name_are_not_saved_for_nothing(tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_adapters_do_not_replace_their_own_base(base, tmp_path):
+    shutil.copytree(base, tmp_path / "base")
+    classifier = OutputClassifier.from_backbone(adapted(loaded(tmp_path / "base"), lora()))
+    with pytest.raises(ValueError, match="not saved over their own base"):
+        classifier.save_pretrained(tmp_path / "base")
+    assert (tmp_path / "base" / "model.safetensors").exists()
+    classifier.save_pretrained(tmp_path / "base" / "adapted")
+
+
 def test_pickled_adapters_and_a_missing_peft(base, tmp_path, monkeypatch):
     wrapped = adapted(loaded(base), lora())
     wrapped.save_pretrained(tmp_path / "pickled", safe_serialization=False)

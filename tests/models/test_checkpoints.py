@@ -260,6 +260,9 @@ def test_a_tokenizer_that_would_read_otherwise_is_not_saved(tmp_path, monkeypatc
     classifier.tokenizer = train_tokenizer(["other words"], 290)  # not the one it was trained with
     refused(classifier, tmp_path / "x", "not saved: what was written does not load again.*fingerprint")
     classifier = output_classifier()
+    classifier.fingerprint = None  # a tokenizer that was put there by hand
+    refused(classifier, tmp_path / "z", "comes back as NoneType")
+    classifier = output_classifier()
     reads = checkpoints._reads
     monkeypatch.setattr(checkpoints, "_reads", lambda one: (reads(one), one is changed))
     changed = None
