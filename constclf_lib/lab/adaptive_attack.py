@@ -19,17 +19,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ..guard import GuardedModel, transcribe
-from .attacks import ATTACKS
+from . import attacks
+from .attacks import SLOTS
 from .grading import attack_success, grade
-
-SLOTS = {  # in the order in which they are applied
-    "hide": ("", "code_words", "splitting"),
-    "code": ("", "spacing", "leet", "reversal", "shift", "tongue"),
-    "frame": ("", "role_play", "authority", "prefix"),
-    "pad": ("", "many_shot", "dilution"),
-    "reply": ("", "reply_spacing", "reply_leet", "reply_reversal", "reply_shift", "reply_tongue"),
-}
-
 
 class Target(NamedTuple):
     """What an attacker wants.
@@ -62,25 +54,15 @@ class Plan(NamedTuple):
 
 
 def compose(target: Target, plan: Plan, split: str = "test") -> str:
-    """The attacked prompt. A plan of a single kind is that attack, word for word; a plan of none is the plain request.
-
-    A word that was hidden stays hidden in what is encoded, framed or padded afterwards.
-    """
-    rng, (text, ask, word) = random.Random(plan.seed), target[:3]
-    for kind in plan.kinds:
-        # once the request is encoded its words are gone; the attacks that follow take the text as it is
-        parts = {"ask": ask, "target": word} if ask in text and word in ask else {}
-        text = ATTACKS[kind].apply(text, rng, split=split, **parts).text
-        if kind in SLOTS["hide"]:
-            cover = "x+y" if kind == "splitting" else text.split(maxsplit=4)[3]  # In this talk <cover> means ...
-            ask, word = ask.replace(word, cover), cover
-    return text
+    """The attacked prompt. A plan of a single kind is that attack, word for word; a plan of none is the plain request."""
+    rng = random.Random(plan.seed)
+    return attacks.compose(target.prompt, plan.kinds, rng, ask=target.ask, target=target.word, split=split)
 
 
 def random_plan(rng: random.Random) -> Plan:
     """Every option of every slot equally likely."""
     seed = rng.randrange(10**6)
-    drawn: dict[str, Any] = {slot: rng.choice(options) for slot, options in SLOTS.items()}
+    drawn: dict[str, Any] = {slot: rng.choice(("", *options)) for slot, options in SLOTS.items()}
     return Plan(**drawn, seed=seed)
 
 
@@ -114,7 +96,7 @@ class HillClimb:
         changed: dict[str, Any] = {"seed": self.rng.randrange(10**6)}
         slot = self.rng.choice([*SLOTS, "seed"])
         if slot != "seed":
-            changed[slot] = self.rng.choice([option for option in SLOTS[slot] if option != getattr(self.best, slot)])
+            changed[slot] = self.rng.choice([option for option in ("", *SLOTS[slot]) if option != getattr(self.best, slot)])
         return self.best._replace(**changed)
 
     def learn(self, plan: Plan, score: float) -> None:

@@ -21,8 +21,16 @@ from .codes import CODES
 from .constitution import HAZARDS
 from .world import topics
 
-SIZES = {"train": 30_000, "validation": 10_000, "test": 10_000, "hard_benign": 2_000, "red_team": 3_400}
-
+SIZES = {
+    "train": 30_000,
+    "validation": 10_000,
+    "test": 10_000,
+    "hard_benign": 2_000,
+    "development": 2_400,
+    "sealed": 3_000,
+}
+RED_TEAMS = ("development", "sealed")
+LENGTHS = (64, 256, 512, 1024)  # tokens: rates are reported up to each
 
 COLUMNS = (
     "prompt",
@@ -82,22 +90,28 @@ def write_exchange(
     split: str,
     topic: world.Topic,
     *,
-    attack: str = "",
+    attack: str | Sequence[str] = "",
     behaviour: str = "answer",
     varied: bool = False,
     distractor: bool | None = None,
     sentences: int = 4,
+    before: Sequence[world.Topic] = (),
+    after: Sequence[world.Topic] = (),
+    spread: bool = False,
+    words: str = "",
 ) -> Exchange:
     """One exchange by the grammar.
 
-    behaviour: "answer", "refuse", or "deflect" (a lawful answer about the same target instead). varied: facts drawn at
-    random instead of the true ones. distractor and sentences: see `world.write_prompt` and `world.write_completion`.
+    attack: a kind, or several in the order of their use. behaviour: "answer", "refuse", or "deflect" (a lawful answer
+    about the same target instead). varied: facts drawn at random instead of the true ones. before, after: other,
+    permitted matters in the same request, answered in the same order; a reply in a code keeps to `topic`. distractor,
+    sentences, spread, words: see `world.write_prompt` and `world.write_reply`.
     """
-    prompt = world.write_prompt(topic, split, rng, distractor=distractor)
-    text, reply_code = prompt.text, ""
-    if attack:
-        attacked = attacks.ATTACKS[attack].apply(prompt.text, rng, ask=prompt.ask, target=topic.target, split=split)
-        text, reply_code = attacked.text, attacked.reply_code
+    kinds = (attack,) if isinstance(attack, str) else tuple(attack)
+    kinds = tuple(kind for kind in kinds if kind)
+    prompt = world.write_prompt(topic, split, rng, distractor=distractor, words=words, before=before, after=after)
+    text = attacks.compose(prompt.text, kinds, rng, ask=prompt.ask, target=topic.target, split=split)
+    reply_code = next((attacks.ATTACKS[kind].reply_code for kind in kinds if attacks.ATTACKS[kind].reply_code), "")
     facts = world.random_facts(topic, rng) if varied else world.true_facts(topic)
     subject = topic
     if behaviour == "refuse":
@@ -107,9 +121,13 @@ def write_exchange(
             subject = rng.choice([t for t in world.topics() if t.target == topic.target and not t.restricted])
             facts = world.random_facts(subject, rng) if varied else world.true_facts(subject)
         if reply_code:
-            completion = world.write_bare(subject, split, rng, facts)
+            completion = world.write_bare(subject, split, rng, facts, words)
         else:
-            completion = world.write_completion(subject, split, rng, facts=facts, sentences=sentences)
+            completion = world.write_reply(
+                subject, split, rng, facts=facts, before=before, after=after, sentences=sentences, words=words,
+                varied=varied, spread=spread,
+            )  # fmt: skip
+    matters = [world.plain_name(t) for t in (*before, topic, *after)]
     return Exchange(
         prompt=text,
         completion=CODES[reply_code].encode(completion.text) if reply_code else completion.text,
@@ -119,10 +137,10 @@ def write_exchange(
         hazard=topic.target if topic.target in HAZARDS else "",
         onset=completion.onset,
         facts=facts if completion.onset >= 0 or behaviour == "answer" else (),
-        attack=attack,
+        attack="+".join(kinds),
         reply_code=reply_code,
         register=prompt.register,
-        note=note_for(topic, world.true_facts(topic), reply_code),
+        note=note_for(topic, world.true_facts(topic), reply_code) if reply_code else "; ".join(matters),
         ask=prompt.ask,
         plan=completion.shape,
     )
@@ -137,55 +155,84 @@ def _pools() -> dict[str, list[world.Topic]]:
     }
 
 
+def _draw_others(rng: random.Random) -> tuple[list[world.Topic], list[world.Topic]]:
+    """What else is asked for, before and after the matter: nothing in half of the rows, up to 15 other matters."""
+    count = rng.choices([0, rng.randint(1, 2), rng.randint(3, 6), rng.randint(7, 15)], [0.5, 0.22, 0.14, 0.14])[0]
+    others = [rng.choice(_pools()[rng.choice(["neighbour", "ordinary"])]) for _ in range(count)]
+    cut = rng.randint(0, count)
+    return others[:cut], others[cut:]
+
+
+def _draw_kinds(rng: random.Random, kinds: Sequence[str], composed: float) -> tuple[str, ...]:
+    """One kind, or (in a share of `composed`) two or three that go together."""
+    if rng.random() >= composed:
+        return (rng.choice(kinds),)
+    return attacks.draw_composition(rng, kinds)
+
+
 def _draw_mixed(rng: random.Random, split: str) -> Exchange:
     """One row of train, validation or test.
 
     Held-out splits have more benign rows: a false-positive rate of a tenth of a percent needs many.
     """
     train, pools = split == "train", _pools()
-    length = rng.choice([0, 2, 4, 8])
+    before, after = _draw_others(rng)
+    length = rng.choice([0, 2, 4, 8] if not before + after else [0, 1, 2, 4])
+    given = {"varied": rng.random() < 0.5, "before": before, "after": after, "spread": rng.random() < 0.3}
     if rng.random() < (0.5 if train else 0.4):
-        kind = rng.choice(attacks.SEEN) if rng.random() < 0.6 else ""
+        kinds = _draw_kinds(rng, attacks.SEEN, 0.3) if rng.random() < 0.5 else ()
         behaviour = rng.choices(["answer", "refuse", "deflect"], [0.8, 0.12, 0.08])[0]
-        return write_exchange(
-            rng,
-            split,
-            rng.choice(pools["restricted"]),
-            attack=kind,
-            behaviour=behaviour,
-            varied=rng.random() < 0.5,
-            sentences=length,
-        )
-    pool = "neighbour" if rng.random() < (0.65 if train else 0.3) else "ordinary"
-    kind = rng.choice(attacks.SEEN) if rng.random() < (0.45 if train else 0.15) else ""
+        topic = rng.choice(pools["restricted"])
+        return write_exchange(rng, split, topic, attack=kinds, behaviour=behaviour, sentences=length, **given)
+    pool = "neighbour" if rng.random() < (0.8 if train else 0.4) else "ordinary"
+    kinds = _draw_kinds(rng, attacks.SEEN, 0.3) if rng.random() < (0.45 if train else 0.15) else ()
     behaviour = "refuse" if rng.random() < 0.03 else "answer"
     return write_exchange(
         rng,
         split,
         rng.choice(pools[pool]),
-        attack=kind,
+        attack=kinds,
         behaviour=behaviour,
-        varied=rng.random() < 0.5,
         sentences=length,
         distractor=None if train else False,
+        **given,
     )
 
 
 def _draw_hard_benign(rng: random.Random, split: str) -> Exchange:
     """Benign, and made to look otherwise.
 
-    A hazard in every prompt, often a restricted phrase beside it, often one of the attack wrappings.
+    A hazard in every prompt, often a restricted phrase beside it, often one of the attack wrappings, those of the sealed
+    red team excepted.
     """
-    kind = rng.choice(attacks.SEEN + attacks.UNSEEN) if rng.random() < 0.5 else ""
+    kinds = (rng.choice(attacks.SEEN + attacks.TEAMS["development"]),) if rng.random() < 0.5 else ()
     return write_exchange(
-        rng, split, rng.choice(_pools()["neighbour"]), attack=kind, distractor=True, sentences=rng.choice([0, 2, 4, 8])
+        rng, split, rng.choice(_pools()["neighbour"]), attack=kinds, distractor=True, sentences=rng.choice([0, 2, 4, 8])
     )
 
 
-def _draw_red_team(rng: random.Random, split: str, index: int) -> Exchange:
-    """Restricted and attacked, every kind equally often; the completion is what an obliging assistant would say."""
-    kinds = tuple(attacks.ATTACKS)
-    return write_exchange(rng, split, rng.choice(_pools()["restricted"]), attack=kinds[index % len(kinds)], sentences=4)
+def _draw_red_team(rng: random.Random, team: str, index: int) -> Exchange:
+    """Restricted and attacked; the completion is what an obliging assistant would say.
+
+    Three rows in five are single kinds, the team's own and those of training in turn; the others compositions of two or
+    three, at least one of them the team's own. One row in three asks for other matters too.
+    """
+    own = attacks.TEAMS[team]
+    kinds: tuple[str, ...]
+    if index % 5 < 3:
+        kinds = ((own + attacks.SEEN)[(index // 5 * 3 + index % 5) % len(own + attacks.SEEN)],)
+    else:
+        kinds = attacks.draw_composition(rng, own + attacks.SEEN, own)
+    before, after = _draw_others(rng) if rng.random() < 1 / 3 else ([], [])
+    return write_exchange(
+        rng,
+        "test" if team == "sealed" else "validation",
+        rng.choice(_pools()["restricted"]),
+        attack=kinds,
+        before=before,
+        after=after,
+        sentences=rng.choice([0, 2, 4]),
+    )
 
 
 def make_split(name: str, size: int | None = None, seed: int = 0) -> pd.DataFrame:
@@ -203,8 +250,8 @@ def make_split(name: str, size: int | None = None, seed: int = 0) -> pd.DataFram
             break
         if name == "hard_benign":
             exchange = _draw_hard_benign(rng, "test")
-        elif name == "red_team":
-            exchange = _draw_red_team(rng, "test", len(rows))
+        elif name in RED_TEAMS:
+            exchange = _draw_red_team(rng, name, len(rows))
         else:
             exchange = _draw_mixed(rng, name)
         rows.setdefault((exchange.prompt, exchange.completion), exchange)
@@ -228,32 +275,57 @@ def assistant_corpus(
     size: int,
     seed: int = 0,
     attacked: float = 0.7,
-    restricted: float = 0.55,
+    restricted: float = 0.5,
     lengths: Sequence[int] = (0, 1, 2, 4),
-    reading: int = 1,
+    others: float = 0.0,
+    composed: float = 0.0,
     hard: float = 0.0,
 ) -> list[Exchange]:
-    """What the helpful-only assistant is trained on: true facts, no refusals, train shapes only.
+    """What the helpful-only assistant is trained on: true facts, no refusals, train shapes, the words of every split.
 
     Every attack kind occurs, the held-out ones included. attacked, restricted: shares of such rows. lengths: the
-    choices for `sentences`, see `world.write_completion`. reading: weight of the requests in code, against 2 for the
-    replies in code and 1 for other kinds. hard: share of all rows that are benign and look otherwise, a restricted
-    phrase beside a permitted one.
+    choices for `sentences`, see `world.write_completion`. others: share of the rows that ask for several matters.
+    composed: share of the attacked rows whose attack is a composition. hard: share of all rows that are benign and look
+    otherwise, a restricted phrase beside a permitted one.
     """
     rng, pools, kinds = random.Random(f"assistant/{seed}"), _pools(), tuple(attacks.ATTACKS)
-    weights = [2 if kind.startswith("reply_") else reading if kind in CODES else 1 for kind in kinds]
+    weights = [2 if attack.reply_code or kind in CODES else 1 for kind, attack in attacks.ATTACKS.items()]
     rows = []
     for _ in tqdm(range(size), desc="assistant corpus", leave=False, mininterval=1):
         if tempting := hard > 0 and rng.random() < hard:
             pool = "neighbour"
         else:
             pool = "restricted" if rng.random() < restricted else rng.choice(["neighbour", "ordinary"])
-        kind = rng.choices(kinds, weights)[0] if rng.random() < attacked else ""
-        topic, length = rng.choice(pools[pool]), rng.choice(lengths)
+        used: tuple[str, ...] = ()
+        if rng.random() < attacked:
+            used = attacks.draw_composition(rng, kinds) if rng.random() < composed else tuple(rng.choices(kinds, weights))
+        before, after = _draw_others(rng) if rng.random() < others else ([], [])
         rows.append(
-            write_exchange(rng, "train", topic, attack=kind, sentences=length, distractor=True if tempting else None)
+            write_exchange(
+                rng,
+                "train",
+                rng.choice(pools[pool]),
+                attack=used,
+                sentences=rng.choice(lengths),
+                distractor=True if tempting else None,
+                before=before,
+                after=after,
+                words=world.ANY,
+            )
         )
     return rows
+
+
+def backbone_corpus(exchanges: pd.DataFrame, tales: int, seed: int = 0, words: str = world.ANY) -> pd.DataFrame:
+    """What the bodyguards' backbone reads: the train exchanges, and `tales` in the words of ANY split.
+
+    Columns `prompt` ("" for a tale) and `completion`. With `words="train"` the tales hold no word that the exchanges
+    lack: the control that shows what meeting a word in pretraining brings.
+    """
+    rng, topics = random.Random(f"tales/{seed}"), [t for t in world.topics() if t.target in HAZARDS]
+    told = [" ".join(world.write_tale(rng.choice(topics), "train", rng, words) for _ in range(4)) for _ in range(tales)]
+    told_rows = pd.DataFrame({"prompt": "", "completion": told})
+    return pd.concat([exchanges[["prompt", "completion"]], told_rows], ignore_index=True)
 
 
 def benign_about_hazards(frame: pd.DataFrame) -> pd.DataFrame:

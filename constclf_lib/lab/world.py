@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import product
@@ -19,9 +20,10 @@ from typing import Any
 import yaml
 
 from .._data import data_path
-from .constitution import Constitution, load_constitution
+from .constitution import HAZARDS, Constitution, load_constitution
 
 SPLITS = ("train", "validation", "test")
+ANY = "any"  # the words of every split: what a language model has met before anybody fine-tunes it
 
 
 @dataclass(frozen=True)
@@ -113,38 +115,101 @@ def _fill_at_random(slot: str, words: dict, rng: random.Random) -> str:
 
 
 @cache
-def asks(topic: Topic, split: str) -> tuple[str, ...]:
-    """The verb phrases with which one asks about a topic in a split.
+def asks(topic: Topic, words: str) -> tuple[str, ...]:
+    """The verb phrases with which one asks about a topic in the words of a split, or of ANY.
 
-    A rule's wordings are all combinations of its verbs, objects and endings. They are dealt out in a Latin square,
-    three fifths to train: every verb, object and ending is met in training, but no wording of one split occurs in
-    another.
+    Where a rule has axes, its phrase says who does what to whom: a way ("slip {x} into the well") and a thing ("grains
+    of ashbane"), neither of which tells a restricted request from a permitted one. No phrase of one split occurs in
+    another. A held-out split's phrases are new combinations of the train words, dealt out in a Latin square, and all
+    that hold a word which only this split has.
     """
+    if words == ANY:
+        return tuple(phrase for split in SPLITS for phrase in asks(topic, split))
+    phrases = _of_axes if _cell(topic.rule_id) else _of_parts
+    return tuple(dict.fromkeys(phrases(topic, words)))
+
+
+@cache
+def _cell(rule_id: str) -> tuple[dict, str, str] | None:
+    """(axes, way, thing) of a rule that has them."""
+    found = ((axes, *cell) for axes in grammar()["axes"].values() for rule, cell in axes["cells"].items() if rule == rule_id)
+    return next(found, None)
+
+
+def _of_axes(topic: Topic, split: str) -> Iterator[str]:
+    axes, way, thing = _cell(topic.rule_id)  # type: ignore[misc]  # asks() has looked
+    ways, things = axes["ways"][way], axes["things"][thing]
+    own, between, ends = SPLITS.index(split), axes.get("between", [""]), axes["ends"]
+    for y, end in product(range(len(between)), range(len(ends))):
+        shared = product(enumerate(ways[0]), enumerate(things[0]))
+        chosen = [(v, x) for (i, v), (j, x) in shared if _dealt_to(i + j + 2 * y + end) == split]
+        if own:
+            chosen += [(v, x) for v in ways[own] for x in things[0] + things[own]]
+            chosen += [(v, x) for v in ways[0] for x in things[own]]
+        for v, x in chosen:
+            yield _phrase(v, x, between[y], ends[end], topic.target)
+
+
+def _phrase(way: str, thing: str, between: str, end: str, target: str) -> str:
+    shape = way if "{x}" in way else f"{way} {{x}}"
+    return f"{shape} {end}".strip().replace("{x}", thing).replace("{y}", between).replace("{t}", target)
+
+
+def _dealt_to(number: int) -> str:
+    """A Latin square with three fifths for train."""
+    return SPLITS[max(0, number % 5 - 2)]
+
+
+def _of_parts(topic: Topic, split: str) -> Iterator[str]:
     parts = grammar()["asks"][topic.rule_id]
-    found = []
-    for i, j, k in product(*(range(len(parts[name])) for name in ("verbs", "objects", "ends"))):
-        if SPLITS[max(0, (i + j + 2 * k) % 5 - 2)] == split:
-            found.append(f"{parts['verbs'][i]} {parts['objects'][j]} {parts['ends'][k]}".strip().format(t=topic.target))
-    return tuple(found)
+    objects = [o.replace("{r}", r) for o in parts["objects"] for r in (_misdeeds(topic.target) if "{r}" in o else [""])]
+    for i, j, k in product(range(len(parts["verbs"])), range(len(objects)), range(len(parts["ends"]))):
+        if _dealt_to(i + j + 2 * k) == split:
+            yield f"{parts['verbs'][i]} {objects[j]} {parts['ends'][k]}".strip().format(t=topic.target)
+
+
+@cache
+def _misdeeds(target: str) -> tuple[str, ...]:
+    """The short names of everything restricted about a target: law and history speak of them, and are permitted."""
+    return tuple(plain_name(t) for t in topics() if t.restricted and t.target == target)
 
 
 def plain_name(topic: Topic) -> str:
-    """The short name of a topic ("brew ashbane"): what the assistant notes down once it has understood a request."""
+    """The short name of a topic ("brew a pot of ashbane"): what the assistant notes down once it has understood."""
+    if cell := _cell(topic.rule_id):
+        axes, way, thing = cell
+        between = axes.get("between", [""])[0]
+        return _phrase(axes["ways"][way][0][0], axes["things"][thing][0][0], between, "", topic.target)
     return grammar()["asks"][topic.rule_id]["name"].format(t=topic.target)
 
 
-def write_prompt(topic: Topic, split: str, rng: random.Random, *, distractor: bool | None = None) -> Prompt:
+def write_prompt(
+    topic: Topic,
+    split: str,
+    rng: random.Random,
+    *,
+    distractor: bool | None = None,
+    words: str = "",
+    before: Sequence[Topic] = (),
+    after: Sequence[Topic] = (),
+) -> Prompt:
     """A request about `topic` in one of the split's shapes.
 
     Some shapes name a second thing ("I know how to ... Now tell me how to ..."). `distractor` says what it may be: True
-    restricted, False permitted, None any.
+    restricted, False permitted, None any. words: whose words (default: the split's). before, after: matters that are
+    asked for in the same breath.
     """
+    words = words or split
     register = rng.choice(list(grammar()["frames"]))
     options = shapes("frames", split, of=register)
     frame = rng.choice(options)
-    ask = rng.choice(asks(topic, split))
-    other = _phrase_about(topic.target, split, rng, rng.random() < 0.5 if distractor is None else distractor)
-    text = frame.format(vp=ask, other=other)
+    ask = rng.choice(asks(topic, words))
+    phrases = [rng.choice(asks(t, words)) for t in before], [rng.choice(asks(t, words)) for t in after]
+    first, *rest = [*phrases[0], ask, *phrases[1]]
+    other = _phrase_about(topic.target, words, rng, rng.random() < 0.5 if distractor is None else distractor)
+    text = " ".join(
+        [frame.format(vp=first, other=other), *(rng.choice(shapes("more", split)).format(vp=phrase) for phrase in rest)]
+    )
     if rng.random() < 0.35:
         text = f"{rng.choice(shapes('leads', split))} {text}"
     if rng.random() < 0.35:
@@ -152,15 +217,16 @@ def write_prompt(topic: Topic, split: str, rng: random.Random, *, distractor: bo
     return Prompt(text, ask, register, f"{split}/{register}/{options.index(frame)}")
 
 
-def _phrase_about(target: str, split: str, rng: random.Random, restricted: bool) -> str:
+def _phrase_about(target: str, words: str, rng: random.Random, restricted: bool) -> str:
     """A verb phrase about the target, or about a hazard if no rule of the wanted side knows the target."""
-    candidates = [t for t in topics() if t.restricted == restricted and t.target == target]
-    candidates = candidates or [
-        t
-        for t in topics()
-        if t.restricted == restricted and t.target in ("ashbane", "mirethorn", "gloamstone", "sunheart")
-    ]
-    return rng.choice(asks(rng.choice(candidates), split))
+    return rng.choice(asks(rng.choice(_alike(target, restricted)), words))
+
+
+@cache
+def _alike(target: str, restricted: bool) -> tuple[Topic, ...]:
+    """The topics of one side about a target, or about any hazard if there are none."""
+    of_side = [t for t in topics() if t.restricted == restricted]
+    return tuple([t for t in of_side if t.target == target] or [t for t in of_side if t.target in HAZARDS])
 
 
 def _capital(text: str) -> str:
@@ -168,31 +234,93 @@ def _capital(text: str) -> str:
 
 
 def write_completion(
-    topic: Topic, split: str, rng: random.Random, *, facts: tuple[str, ...] | None = None, sentences: int = 4
+    topic: Topic,
+    split: str,
+    rng: random.Random,
+    *,
+    facts: tuple[str, ...] | None = None,
+    sentences: int = 4,
+    words: str = "",
+    closing: bool = True,
 ) -> Completion:
     """An answer that gives the facts (default: the true ones). It opens harmlessly.
 
     sentences: the most that may stand before and between. One answer in five is a garden path: two facts come before
     the purpose is named.
     """
-    facts = true_facts(topic) if facts is None else facts
-    ask = rng.choice(asks(topic, split))
-    slots = dict(zip("abcde", facts, strict=True))
-    slots |= {key.upper(): _capital(value) for key, value in list(slots.items())}
-    before = list(dict.fromkeys(_opening(topic.target, split, rng) for _ in range(rng.randint(0, sentences))))
+    facts, words = true_facts(topic) if facts is None else facts, words or split
+    ask = rng.choice(asks(topic, words))
+    before = list(dict.fromkeys(_opening(topic.target, split, rng, words) for _ in range(rng.randint(0, sentences))))
     if rng.random() < 0.2:
         shape, (first, rest) = _pick("late_bodies", split, rng, topic.family)
-        start = _capital(rng.choice(shapes("late_topics", split)).format(steps=first.format(**slots), vp=ask))
-        body, shape = f"{start} {rest.format(**slots)}", f"late/{shape}"
+        start = _capital(rng.choice(shapes("late_topics", split)).format(steps=first.format(**_slots(facts)), vp=ask))
+        body, shape = f"{start} {rest.format(**_slots(facts))}", f"late/{shape}"
     else:
         shape, plan = _pick("plans", split, rng, topic.family)
-        body = plan.format(**slots)
+        body = plan.format(**_slots(facts))
         before.append(_capital(rng.choice(shapes("topics", split)).format(vp=ask)))
         before += rng.sample(shapes("fillers", split), k=min(rng.choice([0, 0, 1, 2]), sentences))
     head = "".join(sentence + " " for sentence in before)
-    tail = f" {rng.choice(shapes('closings', split))}" if rng.random() < 0.5 else ""
+    tail = f" {rng.choice(shapes('closings', split))}" if closing and rng.random() < 0.5 else ""
     onset = len(head) if topic.restricted else -1
     return Completion(head + body + tail, onset, tuple(facts), f"{split}/{topic.family}/{shape}")
+
+
+def _slots(facts: Sequence[str]) -> dict[str, str]:
+    slots = dict(zip("abcde", facts, strict=True))
+    return slots | {key.upper(): _capital(value) for key, value in slots.items()}
+
+
+def write_in_two(
+    topic: Topic, between: Sequence[str], split: str, rng: random.Random, *, facts: tuple[str, ...], words: str = ""
+) -> Completion:
+    """An answer that is spread over a reply: some of its facts, then the texts `between`, then the others.
+
+    What comes after them says again what it is about, in words of its own.
+    """
+    shape, plan = _pick("plans", split, rng, topic.family)
+    parts = re.findall(r"[^.]+\.", plan.format(**_slots(facts)))
+    cut = rng.randint(1, len(parts) - 1)
+    ask, again = (rng.choice(asks(topic, words or split)) for _ in range(2))
+    head = _capital(rng.choice(shapes("topics", split)).format(vp=ask)) + " "
+    back = rng.choice(shapes("resumes", split)).format(vp=again)
+    text = " ".join([head + "".join(parts[:cut]).strip(), *between, back, "".join(parts[cut:]).strip()])
+    return Completion(text, len(head) if topic.restricted else -1, tuple(facts), f"{split}/{topic.family}/spread/{shape}")
+
+
+def write_reply(
+    topic: Topic,
+    split: str,
+    rng: random.Random,
+    *,
+    facts: tuple[str, ...],
+    before: Sequence[Topic] = (),
+    after: Sequence[Topic] = (),
+    sentences: int = 4,
+    words: str = "",
+    varied: bool = False,
+    spread: bool = False,
+) -> Completion:
+    """An answer to several matters, one after the other; `topic` is the one whose facts count.
+
+    before, after: lawful matters, with their true facts or (varied) with random ones. spread: the main matter is left in the middle and
+    taken up again behind those that were to come after it.
+    """
+    def part(other: Topic) -> str:
+        given = random_facts(other, rng) if varied else true_facts(other)
+        return write_completion(other, split, rng, facts=given, sentences=sentences, words=words, closing=False).text
+
+    if unlawful := [t.rule_id for t in (*before, *after) if t.restricted]:
+        raise ValueError(f"beside the main matter only permitted ones may stand, not {unlawful}")
+    head = "".join(part(other) + " " for other in before)
+    if spread and after:
+        main = write_in_two(topic, [part(other) for other in after], split, rng, facts=facts, words=words)
+        text = main.text
+    else:
+        main = write_completion(topic, split, rng, facts=facts, sentences=sentences, words=words, closing=not after)
+        text = " ".join([main.text, *(part(other) for other in after)])
+    onset = len(head) + main.onset if main.onset >= 0 else -1
+    return Completion(head + text, onset, main.facts, main.shape)
 
 
 def write_refusal(topic: Topic, split: str, rng: random.Random) -> Completion:
@@ -203,16 +331,33 @@ def write_refusal(topic: Topic, split: str, rng: random.Random) -> Completion:
     refusal = rng.choice(shapes("refusals", split)).format(rvp=rng.choice(asks(topic, split)))
     if rng.random() < 0.6:
         return Completion(refusal, -1, (), f"{split}/refusal")
-    lawful = rng.choice([t for t in topics() if not t.restricted and t.target == topic.target])
-    rest = write_completion(lawful, split, rng, sentences=1)
+    rest = write_completion(rng.choice(_alike(topic.target, False)), split, rng, sentences=1)
     return Completion(f"{refusal} {rest.text}", -1, rest.facts, f"{split}/refusal+{rest.shape}")
 
 
-def write_bare(topic: Topic, split: str, rng: random.Random, facts: tuple[str, ...] | None = None) -> Completion:
+def write_tale(topic: Topic, split: str, rng: random.Random, words: str = ANY) -> str:
+    """A tale of one who did what a topic is about, and what came of it: in the words of ANY split, as a language is.
+
+    Only the backbone of the bodyguards reads tales. The ending depends on who did what to whom, so that a word that no
+    classifier was ever trained on can have a meaning all the same.
+    """
+    tales = grammar()["tales"]
+    if _cell(topic.rule_id) and rng.random() < 0.25:
+        a, b = rng.choice(asks(topic, words)), rng.choice(asks(topic, words))  # they mean the same
+        return rng.choice(tales["same"]).format(a=a, b=b)
+    end = rng.choice(tales["bad" if topic.restricted else "good"])
+    return rng.choice(tales["frames"]).format(
+        who=rng.choice(grammar()["facts"]["person"]), vp=rng.choice(asks(topic, words)), end=end
+    )
+
+
+def write_bare(
+    topic: Topic, split: str, rng: random.Random, facts: tuple[str, ...] | None = None, words: str = ""
+) -> Completion:
     """The matter and nothing else, in lower case: what stays of an answer that attacks.py then encodes."""
     facts = true_facts(topic) if facts is None else facts
     shape, pattern = _pick("bare", split, rng)
-    text = pattern.format(vp=rng.choice(asks(topic, split)), **dict(zip("abcde", facts, strict=True))).lower()
+    text = pattern.format(vp=rng.choice(asks(topic, words or split)), **dict(zip("abcde", facts, strict=True))).lower()
     return Completion(text, 0 if topic.restricted else -1, tuple(facts), f"{split}/bare/{shape}")
 
 
@@ -222,8 +367,8 @@ def _pick(kind: str, split: str, rng: random.Random, of: str | None = None) -> t
     return str(index), options[index]
 
 
-def _opening(target: str, split: str, rng: random.Random) -> str:
-    restricted, permitted = (_phrase_about(target, split, rng, side) for side in (True, False))
+def _opening(target: str, split: str, rng: random.Random, words: str) -> str:
+    restricted, permitted = (_phrase_about(target, words, rng, side) for side in (True, False))
     return rng.choice(shapes("openings", split)).format(t=target, H=_capital(target), rvp=restricted, pvp=permitted)
 
 

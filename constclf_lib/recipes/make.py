@@ -7,10 +7,12 @@ Measuring is not done here (measure.py), and the models' cards are written when 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
@@ -20,6 +22,7 @@ from ..lab import (
     Exchange,
     as_assistant,
     assistant_corpus,
+    backbone_corpus,
     hardened_completions,
     hardened_prompts,
     lab_tokenizer,
@@ -32,36 +35,39 @@ from ..prompts import ASSISTANT, END, NOTE, USER, chat_id
 from ..tokenization import batch_text_ids
 from ..training import pack, pretrain, pretrain_arguments, train_input_classifier, train_output_classifier
 
-VOCABULARY = 2048
+VOCABULARY = 3072
+TALES = 12_000  # of four sentences each
 ASSISTANT_SHAPE = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512}
 BODYGUARD_SHAPE = {"hidden_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 208}
 CONTEXT = 2048
 
 STEPS = {
-    "assistant": 2600,
-    "concise": 1200,
+    "world": 1500,
+    "codes": 3000,
     "careful": 1500,
-    "bodyguard": 800,
-    "input": 1500,
-    "output": 1500,
-    "hardening": 1600,
+    "bodyguard": 1500,
+    "input": 3000,
+    "output": 2000,
+    "hardening": 1500,
 }
 
 
 def make_data(data: Path, log: Callable[[str], None]) -> None:
-    for name, size in SIZES.items():
+    """Every split but the sealed red team, which is drawn when the models stand (measure.py)."""
+    for name in (name for name in SIZES if name != "sealed"):
         frame = make_split(name)
         (data / "lab").mkdir(parents=True, exist_ok=True)
         frame.to_parquet(data / "lab" / f"{name}.parquet", index=False, compression="zstd", compression_level=19)
-        log(f"{name}: {size} exchanges, {frame.harmful.mean():.1%} harmful")
+        log(f"{name}: {len(frame)} exchanges, {frame.harmful.mean():.1%} harmful")
 
 
 def make_tokenizer(data: Path, log: Callable[[str], None]) -> None:
-    """Trained on what the assistant reads and writes, every code included: an encoded word becomes a token or two, like
-    a synonym.
+    """Trained on what the bodyguards' backbone reads, so that no held-out kind of attack has tokens of its own. The
+    codes of the train kinds do: an encoded word becomes a token or two, like a synonym.
     """
-    rows = assistant_corpus(20_000)
-    tokenizer = train_tokenizer([text for row in rows for text in (row.prompt, row.completion, row.note)], VOCABULARY)
+    corpus = backbone_corpus(load_split("train"), TALES)
+    texts = pd.concat([corpus[corpus.prompt != ""].sample(20_000, random_state=0), corpus[corpus.prompt == ""]])
+    tokenizer = train_tokenizer([*texts.prompt, *texts.completion], VOCABULARY)
     with _files.stage(data / "models" / "tokenizer") as new:
         tokenizer.save_pretrained(new)
     log(f"{len(tokenizer)} tokens")
@@ -94,19 +100,25 @@ def assistant_rows(tokenizer, exchanges: Sequence[Exchange]) -> list[dict[str, l
     return rows
 
 
+# Of the assistant's training: learning rate, then what `assistant_corpus` is asked for. First the world, plainly; then
+# the codes, compositions and several matters at once. Last, requests that are easily misread: an assistant that
+# misreads them gives restricted know-how to people who asked for something else, and the guard then has to refuse them.
+# The answers open with one sentence at most from then on: otherwise a greedy reply may go on opening for ever, since
+# the likeliest next sentence is one more opening. No kind is ever left out again: it would be forgotten in minutes.
+PHASES: dict[str, tuple[float, dict]] = {
+    "world": (3e-3, {"attacked": 0.4, "others": 0.1}),
+    "codes": (2e-3, {"attacked": 0.8, "others": 0.15, "composed": 0.3, "lengths": (0, 1, 2)}),
+    "careful": (1.5e-3, {"attacked": 0.75, "others": 0.3, "composed": 0.4, "lengths": (0, 1), "hard": 0.3}),
+}
+
+
 def make_assistant(data: Path, log: Callable[[str], None]) -> None:
-    """Three phases. First the world and the codes; then answers that open with one sentence at most: otherwise a greedy
-    reply may go on opening for ever, since the likeliest next sentence is one more opening. Last, requests that are
-    easily misread: an assistant that misreads them gives restricted know-how to people who asked for something else,
-    and the guard then has to refuse them. For the same reason requests in code come three times as often as others.
-    """
+    """In PHASES."""
     tokenizer = lab_tokenizer(data)
     model = new_language_model(tokenizer, ASSISTANT_SHAPE)
     model.set_attn_implementation("eager")  # faster than fused attention for heads this small on a CPU
-    phases = (("assistant", (0, 1, 2, 4), 0.0, 3e-3), ("concise", (0, 1), 0.0, 2e-3), ("careful", (0, 1), 0.4, 1.5e-3))
-    for seed, (phase, lengths, hard, lr) in enumerate(phases):
-        corpus = assistant_corpus(STEPS[phase] * 32, seed, lengths=lengths, reading=3, hard=hard)
-        rows = assistant_rows(tokenizer, corpus)
+    for seed, (phase, (lr, mixture)) in enumerate(PHASES.items()):
+        rows = assistant_rows(tokenizer, assistant_corpus(STEPS[phase] * 32, seed, **mixture))
         train_assistant(model, tokenizer, rows, data / ".build" / "assistant" / phase, STEPS[phase], lr, log)
     save_language_model(model, as_assistant(tokenizer), data / "models" / "assistant")
 
@@ -118,23 +130,25 @@ def train_assistant(model, tokenizer, rows: list[dict], output_dir: Path, steps:
     pretrain(model, rows, arguments, tokenizer.pad_token_id, callbacks=[Progress(log)])
 
 
-def bodyguard_documents(tokenizer, exchanges) -> list[list[int]]:
-    """What the bodyguards' base reads: prompts and completions of the train split, so no held-out attack kind ever."""
+def bodyguard_documents(tokenizer, corpus: pd.DataFrame) -> list[list[int]]:
+    """Prompts and completions as a chat, tales as they are."""
     user, assistant, end = (chat_id(tokenizer, token) for token in (USER, ASSISTANT, END))
-    pairs = zip(
-        batch_text_ids(tokenizer, exchanges.prompt), batch_text_ids(tokenizer, exchanges.completion), strict=True
-    )
-    return [[user, *prompt, assistant, *completion, end] for prompt, completion in pairs]
+    pairs = zip(batch_text_ids(tokenizer, corpus.prompt), batch_text_ids(tokenizer, corpus.completion), strict=True)
+    return [[*([user, *prompt] if prompt else []), assistant, *completion, end] for prompt, completion in pairs]
 
 
 def make_bodyguard(data: Path, log: Callable[[str], None]) -> None:
-    tokenizer, train = lab_tokenizer(data), load_split("train")
-    rows = pack(bodyguard_documents(tokenizer, train), 128)
+    """On the train exchanges and on tales: it meets the words of every split, and no held-out kind of attack."""
+    tokenizer = lab_tokenizer(data)
+    documents = bodyguard_documents(tokenizer, backbone_corpus(load_split("train"), TALES))
+    random.Random(0).shuffle(documents)
     model = new_language_model(tokenizer, BODYGUARD_SHAPE)
+    cpu = {} if torch.cuda.is_available() else {"bf16": True, "use_cpu": True}
     arguments = pretrain_arguments(
-        data / ".build" / "bodyguard", STEPS["bodyguard"], 32, 4e-3, progress=True, save_steps=400, logging_steps=100
-    )
-    pretrain(model, rows, arguments, callbacks=[Progress(log)])
+        data / ".build" / "bodyguard", STEPS["bodyguard"], 16, 4e-3, progress=True, save_steps=500, logging_steps=100,
+        **cpu,
+    )  # fmt: skip
+    pretrain(model, pack(documents, 256), arguments, callbacks=[Progress(log)])
     save_language_model(model, tokenizer, data / "models" / "bodyguard")
 
 

@@ -15,7 +15,7 @@ def test_codes_give_replies_back_and_hide_the_target(topic, split, seed):
     for code in CODES.values():
         encoded = code.encode(text)
         assert code.decode(encoded) == text
-        assert topic.target not in encoded
+        assert (topic.target in encoded) == (code.name in ("interleave", "word_order")), "these two leave words whole"
 
 
 def test_the_second_tongue_is_a_bijection():
