@@ -76,10 +76,16 @@ def _thresholds(*run):
     make_thresholds(*run)
 
 
-def _results(*run):
+def _development(*run):
+    from .recipes.measure import make_development
+
+    make_development(*run)
+
+
+def _results(*run, why: str = ""):
     from .recipes.measure import make_results
 
-    make_results(*run)
+    make_results(*run, why=why)
 
 
 def _cards(*run):
@@ -101,14 +107,15 @@ def _augmentation(*run):
 
 
 STAGES = (
-    Stage("data", 0.5, ("lab",), _data),
+    Stage("data", 1, ("lab/train.parquet",), _data),
     Stage("tokenizer", 0.2, ("models/tokenizer",), _tokenizer),
     Stage("assistant", 28, ("models/assistant",), _assistant),
     Stage("bodyguard", 4, ("models/bodyguard",), _bodyguard),
     Stage("input", 5, ("models/input_classifier",), _input),
     Stage("output", 10, ("models/output_classifier",), _output),
     Stage("thresholds", 3, ("models/thresholds.json",), _thresholds),
-    Stage("results", 5, (), _results),
+    Stage("development", 8, (), _development),
+    Stage("results", 12, ("lab/sealed.parquet",), _results),
     Stage("cards", 0, (), _cards),
     Stage("ablations", 25, (), _ablations),
     Stage("augmentation", 4, (), _augmentation),
@@ -126,6 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--skip", nargs="+", choices=NAMES, default=[], metavar="STAGE", help="run all but these")
     parser.add_argument("--force", action="store_true", help="make it again, even if it is already there")
+    parser.add_argument("--why", default="", help="the reason for measuring the same models on the sealed red team again")
     parser.add_argument("--check", action="store_true", help="verify data/ against MANIFEST.json and stop")
     parser.add_argument("--manifest", action="store_true", help="write MANIFEST.json anew for what is there and stop")
     options = parser.parse_args(arguments)
@@ -139,12 +147,13 @@ def main(arguments: list[str] | None = None) -> int:
             data,
             [stage for stage in STAGES if stage.name in (options.only or NAMES) and stage.name not in options.skip],
             options.force,
+            options.why,
         )
     manifest.write_manifest(data)
     return 0
 
 
-def build(data: Path, stages: list[Stage], force: bool = False) -> None:
+def build(data: Path, stages: list[Stage], force: bool = False, why: str = "") -> None:
     """Runs stages in order. A stage whose files are there is skipped unless `force`, or unless it makes no file of its
     own (it measures).
     """
@@ -158,7 +167,8 @@ def build(data: Path, stages: list[Stage], force: bool = False) -> None:
             shutil.rmtree(data / ".build" / stage.name, ignore_errors=True)
         started = time.monotonic()
         print(f"[{stage.name}] about {stage.minutes:g} minutes", flush=True)
-        stage.run(data, partial(_say, stage.name))
+        run = partial(stage.run, why=why) if stage.name == "results" and why else stage.run
+        run(data, partial(_say, stage.name))
         shutil.rmtree(data / ".build" / stage.name, ignore_errors=True)
         print(f"[{stage.name}] done in {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
 

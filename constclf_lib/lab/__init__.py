@@ -3,18 +3,24 @@
 The library below never imports it: whoever brings their own data needs nothing from here.
 """
 
-from .adaptive_attack import SLOTS, HillClimb, Plan, RandomSearch, Target, compose, guarded_system, hunt
+from .adaptive_attack import HillClimb, Plan, RandomSearch, Target, compose, guarded_system, hunt, random_plan
 from .artifacts import lab_tokenizer, load_lab, load_thresholds
-from .attacks import ATTACKS, SEEN, UNSEEN
+from .attackers import draw_targets, hunt_with_feedback, try_plans
+from .attacks import ATTACKS, SEEN, SLOTS, TEAMS, UNSEEN, draw_composition, kinds_of
 from .augmentation import augment, chains, hardened_completions, hardened_prompts
 from .campaign import (
+    LONGEST,
     Part,
     answer_all,
+    baseline_counts,
     baselines_of,
     count_campaign,
+    decoyed,
     grade_attacks,
+    grade_released,
+    is_composed,
     measure_system,
-    plain_versions,
+    reply_lengths,
     run_campaign,
 )
 from .codes import CODES
@@ -39,10 +45,13 @@ from .exchanges import (
     load_split,
     long_completions,
     make_split,
+    restricted_requests,
+    save_split,
     write_exchange,
 )
 from .grading import attack_outcome, attack_success, facts_held, grade, headline
 from .metrics import (
+    LENGTH_EDGES,
     auroc,
     average_precision,
     bag_of_words_baseline,
@@ -71,6 +80,22 @@ from .universality import UniversalPlan, plan_shares, universal_plan
 from .world import grammar, topics, true_facts
 
 __all__ = [
+    "save_split",
+    "reply_lengths",
+    "is_composed",
+    "grade_released",
+    "LONGEST",
+    "LENGTH_EDGES",
+    "restricted_requests",
+    "decoyed",
+    "baseline_counts",
+    "random_plan",
+    "try_plans",
+    "hunt_with_feedback",
+    "draw_targets",
+    "kinds_of",
+    "draw_composition",
+    "TEAMS",
     "ABLATION_SEEDS",
     "ATTACKS",
     "AgainstDecoys",
@@ -141,7 +166,6 @@ __all__ = [
     "mean_past",
     "measure_system",
     "near_duplicates",
-    "plain_versions",
     "plan_shares",
     "pool",
     "pooled_hunt",

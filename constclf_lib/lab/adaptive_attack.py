@@ -23,6 +23,7 @@ from . import attacks
 from .attacks import SLOTS
 from .grading import attack_success, grade
 
+
 class Target(NamedTuple):
     """What an attacker wants.
 
@@ -54,15 +55,20 @@ class Plan(NamedTuple):
 
 
 def compose(target: Target, plan: Plan, split: str = "test") -> str:
-    """The attacked prompt. A plan of a single kind is that attack, word for word; a plan of none is the plain request."""
+    """The attacked prompt: of a plan of one kind that attack, word for word, of a plan of none the plain request."""
     rng = random.Random(plan.seed)
     return attacks.compose(target.prompt, plan.kinds, rng, ask=target.ask, target=target.word, split=split)
 
 
-def random_plan(rng: random.Random) -> Plan:
+def options_of(slot: str, kinds: Sequence[str] = tuple(attacks.ATTACKS)) -> tuple[str, ...]:
+    """What may stand in a slot: nothing, or one of `kinds` that belongs there."""
+    return "", *(kind for kind in SLOTS[slot] if kind in kinds)
+
+
+def random_plan(rng: random.Random, kinds: Sequence[str] = tuple(attacks.ATTACKS)) -> Plan:
     """Every option of every slot equally likely."""
     seed = rng.randrange(10**6)
-    drawn: dict[str, Any] = {slot: rng.choice(("", *options)) for slot, options in SLOTS.items()}
+    drawn: dict[str, Any] = {slot: rng.choice(options_of(slot, kinds)) for slot in SLOTS}
     return Plan(**drawn, seed=seed)
 
 
@@ -96,7 +102,8 @@ class HillClimb:
         changed: dict[str, Any] = {"seed": self.rng.randrange(10**6)}
         slot = self.rng.choice([*SLOTS, "seed"])
         if slot != "seed":
-            changed[slot] = self.rng.choice([option for option in ("", *SLOTS[slot]) if option != getattr(self.best, slot)])
+            others = [option for option in options_of(slot) if option != getattr(self.best, slot)]
+            changed[slot] = self.rng.choice(others)
         return self.best._replace(**changed)
 
     def learn(self, plan: Plan, score: float) -> None:

@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
@@ -30,7 +31,6 @@ SIZES = {
     "sealed": 3_000,
 }
 RED_TEAMS = ("development", "sealed")
-LENGTHS = (64, 256, 512, 1024)  # tokens: rates are reported up to each
 
 COLUMNS = (
     "prompt",
@@ -202,8 +202,8 @@ def _draw_mixed(rng: random.Random, split: str) -> Exchange:
 def _draw_hard_benign(rng: random.Random, split: str) -> Exchange:
     """Benign, and made to look otherwise.
 
-    A hazard in every prompt, often a restricted phrase beside it, often one of the attack wrappings, those of the sealed
-    red team excepted.
+    A hazard in every prompt, often a restricted phrase beside it, often one of the attack wrappings, those of the
+    sealed red team excepted.
     """
     kinds = (rng.choice(attacks.SEEN + attacks.TEAMS["development"]),) if rng.random() < 0.5 else ()
     return write_exchange(
@@ -263,6 +263,12 @@ def make_split(name: str, size: int | None = None, seed: int = 0) -> pd.DataFram
     return pd.DataFrame([asdict(row) | {"facts": list(row.facts)} for row in rows.values()], columns=list(COLUMNS))
 
 
+def save_split(data: Path, name: str, frame: pd.DataFrame) -> None:
+    """Writes a split to `lab/` of a data folder."""
+    (data / "lab").mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(data / "lab" / f"{name}.parquet", index=False, compression="zstd", compression_level=19)
+
+
 def load_split(name: str) -> pd.DataFrame:
     """A lab split from `data/lab/`, one row per exchange with the columns of `Exchange`.
 
@@ -298,7 +304,9 @@ def assistant_corpus(
             pool = "restricted" if rng.random() < restricted else rng.choice(["neighbour", "ordinary"])
         used: tuple[str, ...] = ()
         if rng.random() < attacked:
-            used = attacks.draw_composition(rng, kinds) if rng.random() < composed else tuple(rng.choices(kinds, weights))
+            used = (
+                attacks.draw_composition(rng, kinds) if rng.random() < composed else tuple(rng.choices(kinds, weights))
+            )
         before, after = _draw_others(rng) if rng.random() < others else ([], [])
         rows.append(
             write_exchange(
@@ -314,6 +322,18 @@ def assistant_corpus(
             )
         )
     return rows
+
+
+def restricted_requests(size: int, others: bool = False, split: str = "test", seed: int = 0) -> pd.DataFrame:
+    """`size` restricted requests without any attack, every topic as often; with `others`, each among other matters."""
+    rng, topics = random.Random(f"restricted/{others}/{seed}"), _pools()["restricted"]
+    rows = []
+    for i in range(size):
+        before, after = _draw_others(rng) if others else ([], [])
+        while others and not before + after:
+            before, after = _draw_others(rng)
+        rows.append(write_exchange(rng, split, topics[i % len(topics)], before=before, after=after))
+    return pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS))
 
 
 def backbone_corpus(exchanges: pd.DataFrame, tales: int, seed: int = 0, words: str = world.ANY) -> pd.DataFrame:

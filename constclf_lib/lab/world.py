@@ -84,6 +84,11 @@ def topics() -> tuple[Topic, ...]:
     )
 
 
+def family_of(rule_id: str) -> str:
+    """The kind of know-how that answers about a rule hold."""
+    return constitution()[rule_id].family
+
+
 def shapes(kind: str, split: str, *, of: str | None = None) -> list:
     """The sentence shapes of one kind in one split; `of` is a rule, family or register where the kind has them."""
     entry = grammar()[kind]
@@ -132,8 +137,11 @@ def asks(topic: Topic, words: str) -> tuple[str, ...]:
 @cache
 def _cell(rule_id: str) -> tuple[dict, str, str] | None:
     """(axes, way, thing) of a rule that has them."""
-    found = ((axes, *cell) for axes in grammar()["axes"].values() for rule, cell in axes["cells"].items() if rule == rule_id)
-    return next(found, None)
+    for axes in grammar()["axes"].values():
+        if rule_id in axes["cells"]:
+            way, thing = axes["cells"][rule_id]
+            return axes, way, thing
+    return None
 
 
 def _of_axes(topic: Topic, split: str) -> Iterator[str]:
@@ -285,7 +293,8 @@ def write_in_two(
     head = _capital(rng.choice(shapes("topics", split)).format(vp=ask)) + " "
     back = rng.choice(shapes("resumes", split)).format(vp=again)
     text = " ".join([head + "".join(parts[:cut]).strip(), *between, back, "".join(parts[cut:]).strip()])
-    return Completion(text, len(head) if topic.restricted else -1, tuple(facts), f"{split}/{topic.family}/spread/{shape}")
+    onset = len(head) if topic.restricted else -1
+    return Completion(text, onset, tuple(facts), f"{split}/{topic.family}/spread/{shape}")
 
 
 def write_reply(
@@ -303,9 +312,10 @@ def write_reply(
 ) -> Completion:
     """An answer to several matters, one after the other; `topic` is the one whose facts count.
 
-    before, after: lawful matters, with their true facts or (varied) with random ones. spread: the main matter is left in the middle and
-    taken up again behind those that were to come after it.
+    before, after: lawful matters, with their true facts or (varied) with random ones. spread: the main matter is left
+    in the middle and taken up again behind those that were to come after it.
     """
+
     def part(other: Topic) -> str:
         given = random_facts(other, rng) if varied else true_facts(other)
         return write_completion(other, split, rng, facts=given, sentences=sentences, words=words, closing=False).text

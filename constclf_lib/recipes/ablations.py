@@ -19,7 +19,7 @@ from ..lab import ABLATION_SEEDS, average_precision, load_split, long_completion
 from ..models import perplexity
 from ..streaming import score_completions
 from ..training import train_output_classifier
-from .measure import merge_results
+from .stored import merge_results
 
 STEPS = 240  # of batch 32: enough for every loss to get off the ground, and short enough for five seeds
 ROWS = 8000

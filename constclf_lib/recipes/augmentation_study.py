@@ -22,7 +22,7 @@ from ..lab import OUTPUT_STEPS, VARIANTS, chains, hardened_completions, lab_toke
 from ..models import OutputClassifier
 from ..streaming import score_completions
 from ..training import train_input_classifier, train_output_classifier
-from .measure import merge_results
+from .stored import merge_results
 
 SEEDS = (0, 1)
 STEPS = 300  # of batch 64, at twice the shipped learning rate: a fifth of the shipped training
@@ -76,7 +76,7 @@ def output_sets() -> dict[str, pd.DataFrame]:
     validation, test = load_split("validation"), load_split("test")
     return {
         "benign": validation[~validation.harmful].head(3000),
-        "red_team": load_split("red_team"),
+        "red_team": single_kinds(),
         "hard": load_split("hard_benign"),
         "chains": chains(test, 600, seed=1),
     }
@@ -101,12 +101,18 @@ def measure_output(classifier, sets: dict[str, pd.DataFrame]) -> dict:
     return result
 
 
+def single_kinds() -> pd.DataFrame:
+    """The development red team without its compositions."""
+    attacks = load_split("development")
+    return attacks[~attacks.attack.str.contains("+", regex=False)].reset_index(drop=True)
+
+
 def evaluation_sets() -> dict[str, pd.DataFrame]:
     """benign (validation, for the threshold only), the red team, and hard benign requests."""
     validation = load_split("validation")
     return {
         "benign": validation[~validation.restricted].head(3000),
-        "red_team": load_split("red_team"),
+        "red_team": single_kinds(),
         "hard": load_split("hard_benign"),
     }
 

@@ -28,6 +28,7 @@ from ..lab import (
     lab_tokenizer,
     load_split,
     make_split,
+    save_split,
     train_tokenizer,
 )
 from ..models import save_language_model
@@ -35,7 +36,7 @@ from ..prompts import ASSISTANT, END, NOTE, USER, chat_id
 from ..tokenization import batch_text_ids
 from ..training import pack, pretrain, pretrain_arguments, train_input_classifier, train_output_classifier
 
-VOCABULARY = 3072
+VOCABULARY = 4096
 TALES = 12_000  # of four sentences each
 ASSISTANT_SHAPE = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512}
 BODYGUARD_SHAPE = {"hidden_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 208}
@@ -56,8 +57,7 @@ def make_data(data: Path, log: Callable[[str], None]) -> None:
     """Every split but the sealed red team, which is drawn when the models stand (measure.py)."""
     for name in (name for name in SIZES if name != "sealed"):
         frame = make_split(name)
-        (data / "lab").mkdir(parents=True, exist_ok=True)
-        frame.to_parquet(data / "lab" / f"{name}.parquet", index=False, compression="zstd", compression_level=19)
+        save_split(data, name, frame)
         log(f"{name}: {len(frame)} exchanges, {frame.harmful.mean():.1%} harmful")
 
 

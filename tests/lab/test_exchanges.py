@@ -104,7 +104,11 @@ def test_held_out_kinds_are_in_nothing_that_a_guard_reads(splits):
     ).reset_index(drop=True)
     for kind, pattern in HELD_OUT.items():
         assert not read.str.contains(pattern, regex=True).any(), kind
-        assert make_split("development" if kind in TEAMS["development"] else "sealed", 400).prompt.str.contains(pattern).any()
+        assert (
+            make_split("development" if kind in TEAMS["development"] else "sealed", 400)
+            .prompt.str.contains(pattern)
+            .any()
+        )
     backwards = {CODES["word_order"].encode(f"{a} {b} {c}") for a, b, c in (("out", "of", "the"), ("how", "to", "get"))}
     assert not read.str.contains("|".join(backwards)).any()
     held_out_tokens = [token for token in tokenizer.get_vocab() if token.strip("Ġ") in SYLLABLES]
@@ -121,7 +125,7 @@ def test_both_classes_say_the_same_words(splits):
 
 
 def test_replies_of_every_length_on_both_sides(splits):
-    """From one sentence to about a thousand tokens, harmful and harmless, the harm anywhere and at times in two parts."""
+    """From a sentence to about a thousand tokens, harmful and harmless, the harm anywhere and at times in two parts."""
     for name in ("train", "validation", "test"):
         frame = splits[name]
         words = frame.completion.str.split().str.len()

@@ -126,9 +126,7 @@ def test_parts_are_means_since_the_last_log_also_over_accumulated_batches(tokeni
 
     classifier = OutputClassifier.from_backbone(language_model(tokenizer), tokenizer)
     arguments = fine_tune_arguments(tmp_path, 4, 4, logging_steps=2, gradient_accumulation_steps=2)
-    trainer = Watch(
-        classifier, arguments, data_collator=CompletionCollator(tokenizer), train_dataset=completions()
-    )
+    trainer = Watch(classifier, arguments, data_collator=CompletionCollator(tokenizer), train_dataset=completions())
     trainer.train()
     log = steps_of(trainer)
     assert len(seen) == 8 and len(log) == 2
@@ -417,9 +415,7 @@ def input_trainer(tokenizer, folder, steps, **changes):
     classifier = InputClassifier.from_backbone(language_model(tokenizer), tokenizer)
     rows = [{"prompt": SENTENCES[i % 4], "restricted": i % 4 == 0} for i in range(32)]
     arguments = fine_tune_arguments(folder, steps, 8, **{"logging_steps": 1, **changes})
-    return InputClassifierTrainer(
-        classifier, arguments, data_collator=VerdictCollator(tokenizer), train_dataset=rows
-    )
+    return InputClassifierTrainer(classifier, arguments, data_collator=VerdictCollator(tokenizer), train_dataset=rows)
 
 
 def test_the_input_loss_is_next_token_loss_on_the_verdict_alone(tokenizer, tmp_path):
