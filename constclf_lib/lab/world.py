@@ -346,19 +346,20 @@ def write_refusal(topic: Topic, split: str, rng: random.Random) -> Completion:
 
 
 def write_tale(topic: Topic, split: str, rng: random.Random, words: str = ANY) -> str:
-    """A tale of one who did what a topic is about, and what came of it: in the words of ANY split, as a language is.
+    """What a village says of a deed, in the words of ANY split, as a language is: a tale of one who did it and what
+    came of it, a saying, or that two wordings mean the same.
 
-    Only the backbone of the bodyguards reads tales. The ending depends on who did what to whom, so that a word that no
-    classifier was ever trained on can have a meaning all the same.
+    Only the backbone of the bodyguards reads tales. What is said depends on who does what to whom, so that a word that
+    no classifier was ever trained on can have a meaning all the same.
     """
-    tales = grammar()["tales"]
-    if _cell(topic.rule_id) and rng.random() < 0.25:
-        a, b = rng.choice(asks(topic, words)), rng.choice(asks(topic, words))  # they mean the same
-        return rng.choice(tales["same"]).format(a=a, b=b)
-    end = rng.choice(tales["bad" if topic.restricted else "good"])
-    return rng.choice(tales["frames"]).format(
-        who=rng.choice(grammar()["facts"]["person"]), vp=rng.choice(asks(topic, words)), end=end
-    )
+    tales, side = grammar()["tales"], "bad" if topic.restricted else "good"
+    who, asked = rng.choice(grammar()["facts"]["person"]), rng.choice(asks(topic, words))
+    kind = rng.choices(["frames", "sayings", "same"], [0.4, 0.45, 0.15])[0]
+    if kind == "same":
+        return rng.choice(tales["same"]).format(a=asked, b=rng.choice(asks(topic, words)))
+    if kind == "sayings":
+        return rng.choice(tales["sayings"][side]).format(who=who, vp=asked)
+    return rng.choice(tales["frames"]).format(who=who, vp=asked, end=rng.choice(tales["ends"][side]))
 
 
 def write_bare(

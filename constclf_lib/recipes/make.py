@@ -116,7 +116,6 @@ def make_assistant(data: Path, log: Callable[[str], None]) -> None:
     """In PHASES."""
     tokenizer = lab_tokenizer(data)
     model = new_language_model(tokenizer, ASSISTANT_SHAPE)
-    model.set_attn_implementation("eager")  # faster than fused attention for heads this small on a CPU
     for seed, (phase, (lr, mixture)) in enumerate(PHASES.items()):
         rows = assistant_rows(tokenizer, assistant_corpus(STEPS[phase] * 32, seed, **mixture))
         train_assistant(model, tokenizer, rows, data / ".build" / "assistant" / phase, STEPS[phase], lr, log)
