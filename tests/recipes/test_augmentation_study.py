@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from constclf_lib.lab import ATTACKS, VARIANTS, mean_hardening, mean_past
+from constclf_lib.lab import SEEN, TEAMS, VARIANTS, mean_hardening, mean_past
 from constclf_lib.recipes import augmentation_study
 from constclf_lib.recipes.augmentation_study import evaluation_sets, measure, measure_output, output_sets
 
@@ -18,7 +18,7 @@ class DigitCounter:
 
 def test_measure_counts_what_gets_past_per_kind():
     found = measure(DigitCounter(), evaluation_sets())
-    assert set(found["past"]) == set(ATTACKS)
+    assert set(found["past"]) == {*SEEN, *TEAMS["development"]}
     assert found["past"]["leet"] < 0.5 < found["past"]["role_play"] == 1.0
     assert 0 < found["hard_refused"] < 0.2
 
@@ -47,7 +47,7 @@ def test_measure_output_counts_per_reply_code_and_for_chains(monkeypatch):
     sets = output_sets()
     benign = sets["benign"]
     found = measure_output(HyphenCounter(), sets | {"benign": benign[benign.reply_code == ""]})
-    assert set(found["caught"]) == {"plain", "spacing", "leet", "reversal", "shift", "tongue", "chains"}
+    assert set(found["caught"]) == {"plain", "spacing", "leet", "reversal", "shift", "tongue", "interleave", "chains"}
     assert found["caught"]["spacing"] > 0.9 and found["harmless_flagged"]["spacing"] > 0.9
     assert found["caught"]["reversal"] == found["harmless_flagged"]["reversal"] == 0
     assert 0 < found["caught"]["chains"] < 0.5
