@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--skip", nargs="+", choices=NAMES, default=[], metavar="STAGE", help="run all but these")
     parser.add_argument("--force", action="store_true", help="make it again, even if it is already there")
-    parser.add_argument("--why", default="", help="the reason for measuring the same models on the sealed red team again")
+    parser.add_argument("--why", default="", help="the reason for a second look at the sealed red team")
     parser.add_argument("--check", action="store_true", help="verify data/ against MANIFEST.json and stop")
     parser.add_argument("--manifest", action="store_true", help="write MANIFEST.json anew for what is there and stop")
     options = parser.parse_args(arguments)

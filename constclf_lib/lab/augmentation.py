@@ -50,7 +50,7 @@ def augment(exchanges: pd.DataFrame, kinds: Sequence[str] = SEEN, copies: int = 
 
 
 # Of the rows of the split, added to them. "coded": its replies in a known code once more.
-SHARES = {"chains": 0.35, "coded": 0.3, "smudged": 0.3, "unreadable": 0.08, "noise": 0.25}
+SHARES = {"coded": 0.3, "smudged": 0.3, "unreadable": 0.08, "noise": 0.25}
 
 
 def chains(exchanges: pd.DataFrame, size: int, seed: int = 0, longest: int = 6) -> pd.DataFrame:
@@ -139,10 +139,9 @@ def _noise(rng: random.Random, words: Sequence[str]) -> str:
 
 
 def hardened_completions(exchanges: pd.DataFrame, tokenizer, seed: int = 0) -> pd.DataFrame:
-    """The output classifier's training rows: the split, chains, replies in known codes, smudged, unreadable."""
+    """The output classifier's training rows: the split, replies in known codes, smudged, unreadable."""
     sizes = {name: int(share * len(exchanges)) for name, share in SHARES.items()}
     added = (
-        chains(exchanges, sizes["chains"], seed),
         exchanges[exchanges.reply_code != ""].sample(sizes["coded"], replace=True, random_state=seed),
         smudged(exchanges, tokenizer, sizes["smudged"], seed),
         unreadable(exchanges, tokenizer, sizes["unreadable"], seed),

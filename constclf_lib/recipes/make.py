@@ -37,9 +37,9 @@ from ..tokenization import batch_text_ids
 from ..training import pack, pretrain, pretrain_arguments, train_input_classifier, train_output_classifier
 
 VOCABULARY = 4096
-TALES = 12_000  # of four sentences each
+TALES = 60_000  # of four sentences each: fewer do not teach a backbone who does what to whom
 ASSISTANT_SHAPE = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512}
-BODYGUARD_SHAPE = {"hidden_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 208}
+BODYGUARD_SHAPE = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 256}
 CONTEXT = 2048
 
 STEPS = {
@@ -166,29 +166,37 @@ def make_input(data: Path, log: Callable[[str], None]) -> None:
     classifier.save_pretrained(data / "models" / "input_classifier")
 
 
+WINDOW = 96  # tokens that the output classifier reads at once
+SHORT = 150  # words of a completion in the first phase
+
+
 def make_output(data: Path, log: Callable[[str], None]) -> None:
-    """Two phases. The train split as it is, annealed: there a label belongs to one completion. Then, with option B,
-    what `hardened_completions` adds: the label of a chain does not say which of its completions is the harmful one,
-    but the running maximum can find it in a classifier that knows already.
+    """Two phases. The shorter completions of the train split as they are, annealed: there a label belongs to one
+    matter. Then all of them, up to a thousand tokens, and what `hardened_completions` adds, with option B: the label of
+    a long reply does not say which of its matters is the harmful one, but the running maximum can find it in a
+    classifier that knows already.
     """
     train, tokenizer = load_split("train"), lab_tokenizer(data)
+    short = train[train.completion.str.split().str.len() < SHORT]
     hardened = hardened_completions(train, tokenizer)
-    phases = (("output", train, "annealed", 1e-3), ("hardening", hardened, "cumulative_max", 5e-4))
+    phases = (("output", short, "annealed", 1e-3, 32), ("hardening", hardened, "cumulative_max", 5e-4, 16))
     classifier: Any = str(data / "models" / "bodyguard")
-    for phase, rows, loss, lr in phases:
+    for phase, rows, loss, lr, batch in phases:
         classifier, _ = train_output_classifier(
             classifier,
-            rows,
+            rows.reset_index(drop=True),
             STEPS[phase],
             loss=loss,
             lam=0.1,
             lr=lr,
+            batch=batch,
             output_dir=data / ".build" / "output" / phase,
             progress=True,
             save_steps=250,
             logging_steps=250,
             callbacks=[Progress(log)],
         )
+    classifier.window = WINDOW
     classifier.save_pretrained(data / "models" / "output_classifier")
 
 

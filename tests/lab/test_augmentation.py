@@ -122,7 +122,7 @@ def test_the_split_comes_whole_and_the_shares_are_as_said(train, tokenizer):
     assert completions.completion.head(400).tolist() == train.completion.tolist()
     assert prompts.prompt.head(400).tolist() == train.prompt.tolist()
     share = hardening.SHARES
-    added = sum(int(400 * share[name]) for name in ("chains", "coded", "smudged", "unreadable"))
+    added = sum(int(400 * share[name]) for name in ("coded", "smudged", "unreadable"))
     assert len(completions) == 400 + added
     assert len(prompts) == 400 + int(400 * share["noise"])
 
