@@ -354,12 +354,19 @@ def write_tale(topic: Topic, split: str, rng: random.Random, words: str = ANY) -
     """
     tales, side = grammar()["tales"], "bad" if topic.restricted else "good"
     who, asked = rng.choice(grammar()["facts"]["person"]), rng.choice(asks(topic, words))
-    kind = rng.choices(["frames", "sayings", "same"], [0.4, 0.45, 0.15])[0]
+    kind = rng.choices(["frames", "told", "sayings", "same"], [0.2, 0.4, 0.3, 0.1])[0]
     if kind == "same":
         return rng.choice(tales["same"]).format(a=asked, b=rng.choice(asks(topic, words)))
     if kind == "sayings":
         return rng.choice(tales["sayings"][side]).format(who=who, vp=asked)
-    return rng.choice(tales["frames"]).format(who=who, vp=asked, end=rng.choice(tales["ends"][side]))
+    end = rng.choice(tales["ends"][side])
+    if kind == "told":  # what exchanges look like is told in the words of exchanges alone: new words have to carry over
+        asked = rng.choice(asks(topic, split))
+        said = _capital(rng.choice(shapes("topics", split)).format(vp=asked))
+        question = rng.choice(shapes("frames", split, of=rng.choice(list(grammar()["frames"]))))
+        question = question.format(vp=asked, other=_phrase_about(topic.target, split, rng, rng.random() < 0.5))
+        return rng.choice(tales["told"]).format(who=who, said=said, asked=question, end=end)
+    return rng.choice(tales["frames"]).format(who=who, vp=asked, end=end)
 
 
 def write_bare(

@@ -106,8 +106,8 @@ def assistant_rows(tokenizer, exchanges: Sequence[Exchange]) -> list[dict[str, l
 # The answers open with one sentence at most from then on: otherwise a greedy reply may go on opening for ever, since
 # the likeliest next sentence is one more opening. No kind is ever left out again: it would be forgotten in minutes.
 PHASES: dict[str, tuple[float, dict]] = {
-    "world": (3e-3, {"attacked": 0.4, "others": 0.1}),
-    "codes": (2e-3, {"attacked": 0.8, "others": 0.15, "composed": 0.3, "lengths": (0, 1, 2)}),
+    "world": (3e-3, {"attacked": 0.4, "others": 0.1, "lengths": (0, 1)}),
+    "codes": (2e-3, {"attacked": 0.8, "others": 0.15, "composed": 0.3, "lengths": (0, 1)}),
     "careful": (1.5e-3, {"attacked": 0.75, "others": 0.3, "composed": 0.4, "lengths": (0, 1), "hard": 0.3}),
 }
 

@@ -49,7 +49,7 @@ def test_held_out_wordings_hold_words_that_training_lacks():
 
 def test_a_language_model_can_meet_every_word_in_tales():
     rng = random.Random(0)
-    told = words_of(write_tale(rng.choice(topics()), "train", rng) for _ in range(20_000))
+    told = words_of(write_tale(rng.choice(topics()), "train", rng) for _ in range(40_000))
     assert words_of(phrase for topic in topics() if topic.restricted for phrase in asks(topic, ANY)) <= told
     trained = words_of(phrase for topic in topics() for phrase in asks(topic, "train"))
     control = words_of(write_tale(rng.choice(topics()), "train", rng, "train") for _ in range(5_000))
