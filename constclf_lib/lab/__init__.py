@@ -19,6 +19,15 @@ from .campaign import (
 )
 from .codes import CODES
 from .constitution import load_constitution, system_prompt
+from .decoys import (
+    AgainstDecoys,
+    Beside,
+    against_decoys,
+    decoy_rubrics,
+    excess_over_decoys,
+    grade_beside_decoys,
+    pool,
+)
 from .dedup import jaccard, leaked, near_duplicates, shingles
 from .exchanges import (
     COLUMNS,
@@ -36,6 +45,7 @@ from .metrics import (
     auroc,
     average_precision,
     bag_of_words_baseline,
+    by_length,
     expected_calibration_error,
     pr_points,
     rate_by_length,
@@ -44,29 +54,49 @@ from .metrics import (
     roc_points,
 )
 from .oracle import judge
+from .pooled_attack import (
+    BlindSearch,
+    FeedbackClimb,
+    PooledHunt,
+    PooledQuery,
+    Searcher,
+    pooled_hunt,
+    pooled_outcome,
+    words_released,
+)
 from .reference import ABLATION_SEEDS, OUTPUT_STEPS, PAPER, VARIANTS, ablation_table, mean_hardening, mean_past
 from .tokenizer import as_assistant, train_tokenizer
+from .universality import UniversalPlan, plan_shares, universal_plan
 from .world import grammar, topics, true_facts
 
 __all__ = [
     "ABLATION_SEEDS",
     "ATTACKS",
+    "AgainstDecoys",
+    "Beside",
+    "BlindSearch",
     "CODES",
     "COLUMNS",
     "Exchange",
+    "FeedbackClimb",
     "HillClimb",
     "OUTPUT_STEPS",
     "PAPER",
     "Part",
     "Plan",
+    "PooledHunt",
+    "PooledQuery",
     "RandomSearch",
     "SEEN",
     "SIZES",
     "SLOTS",
+    "Searcher",
     "Target",
     "UNSEEN",
+    "UniversalPlan",
     "VARIANTS",
     "ablation_table",
+    "against_decoys",
     "answer_all",
     "as_assistant",
     "assistant_corpus",
@@ -78,13 +108,17 @@ __all__ = [
     "bag_of_words_baseline",
     "baselines_of",
     "benign_about_hazards",
+    "by_length",
     "chains",
     "compose",
     "count_campaign",
+    "decoy_rubrics",
+    "excess_over_decoys",
     "expected_calibration_error",
     "facts_held",
     "grade",
     "grade_attacks",
+    "grade_beside_decoys",
     "grammar",
     "guarded_system",
     "hardened_completions",
@@ -106,6 +140,10 @@ __all__ = [
     "measure_system",
     "near_duplicates",
     "plain_versions",
+    "plan_shares",
+    "pool",
+    "pooled_hunt",
+    "pooled_outcome",
     "pr_points",
     "rate_by_length",
     "rate_table",
@@ -117,5 +155,7 @@ __all__ = [
     "topics",
     "train_tokenizer",
     "true_facts",
+    "universal_plan",
+    "words_released",
     "write_exchange",
 ]

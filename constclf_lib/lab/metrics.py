@@ -14,7 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 from sklearn.pipeline import make_pipeline
 
-from ..evaluation import clean_scores, labelled, rate_of
+from ..evaluation import Estimate, clean_scores, labelled, rate_of
 
 
 def roc_points(labels, scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -72,6 +72,27 @@ def rate_by_length(lengths, flagged, edges: Sequence[float]) -> pd.DataFrame:
     table = rate_table(data, "group")
     table.insert(0, "length", data.groupby("group")["length"].mean().to_numpy())
     return table.drop(columns="group")
+
+
+def by_length(lengths, outcomes, edges: Sequence[int] = (64, 256, 512, 1024)) -> dict[str, Estimate]:
+    """The rate of True among `outcomes` per bucket of lengths, {"to_64": Estimate, "to_256": ...} (chapters 07 and 09).
+
+    A bucket ends at its edge, the edge included, and begins behind the one before. A bucket without a member has no
+    rate and is left out. Raises ValueError for lengths that are no whole numbers of tokens, are negative or go beyond
+    the last edge, and for edges that do not rise.
+    """
+    lengths, edges = clean_scores(lengths, "lengths"), [int(edge) for edge in edges]
+    if (lengths % 1 != 0).any():
+        raise ValueError("lengths are counted in whole tokens")
+    if not edges or edges[0] < 0 or sorted(set(edges)) != edges:
+        raise ValueError(f"edges must rise from 0 or more, not {edges}")
+    bounds = [0, *(edge + 1 for edge in edges)]
+    table = rate_by_length(lengths, outcomes, bounds)
+    # a group's mean length lies inside its bucket
+    return {
+        f"to_{edges[np.digitize(row.length, bounds) - 1]}": Estimate(row.rate, row.low, row.high, int(row.n))
+        for row in table.itertuples()
+    }
 
 
 def bag_of_words_baseline(train_texts, train_labels, *other_texts, tfidf: bool = True, seed: int = 0):

@@ -68,6 +68,8 @@ def merge_results(data: Path, **sections) -> dict:
 def _stored(tree):
     if isinstance(tree, Estimate):
         return tree.stored()
+    if isinstance(tree, list):
+        return [_stored(value) for value in tree]
     return {key: _stored(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
 
 

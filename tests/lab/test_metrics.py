@@ -1,16 +1,18 @@
 """Curves, areas, tables of rates, and the bag of words that every classifier stands beside."""
 
+import json
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from constclf_lib.evaluation import tpr_at_fpr, wilson_interval
+from constclf_lib.evaluation import rate_of, tpr_at_fpr, wilson_interval
 from constclf_lib.lab import (
     auroc,
     average_precision,
     bag_of_words_baseline,
+    by_length,
     expected_calibration_error,
     pr_points,
     rate_by_length,
@@ -66,3 +68,30 @@ def test_bag_of_words_sees_words_and_nothing_else():
     scores = bag_of_words_baseline(texts, labels, ["strong ash", "strong tea", "zzz"])
     assert scores[0] > 0.8 > 0.2 > scores[1] and scores[2] == pytest.approx(0.5, abs=0.1)
     assert [len(s) for s in bag_of_words_baseline(texts, labels, texts[:3], texts[:2], tfidf=False)] == [3, 2]
+
+
+def test_rates_by_bucket_of_length():
+    lengths = [0, 1, 64, 65, 256, 257, 1024]
+    found = by_length(lengths, [True, False, False, True, True, False, True])
+    assert list(found) == ["to_64", "to_256", "to_512", "to_1024"]
+    assert [(e.value, e.n) for e in found.values()] == [(pytest.approx(1 / 3), 3), (1.0, 2), (0.0, 1), (1.0, 1)]
+    assert found["to_64"] == rate_of([True, False, False])
+    assert list(by_length([300, 400], [True, False])) == ["to_512"], "nothing to count, no rate"
+    assert json.loads(json.dumps(found["to_64"].stored()))["n"] == 3
+
+
+@pytest.mark.parametrize(
+    "lengths, outcomes, edges, said",
+    [
+        ([1025], [True], (64, 1024), "to beyond 1025"),
+        ([-1], [True], (64,), "edges from -1"),
+        ([3.5], [True], (64,), "whole tokens"),
+        ([3, 4], [True], (64,), "one outcome per length"),
+        ([], [], (64,), "empty"),
+        ([3], [True], (64, 64), "must rise"),
+        ([3], [True], (), "must rise"),
+    ],
+)
+def test_lengths_without_a_bucket_are_refused(lengths, outcomes, edges, said):
+    with pytest.raises(ValueError, match=said):
+        by_length(lengths, outcomes, edges)
