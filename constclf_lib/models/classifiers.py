@@ -45,9 +45,13 @@ class OutputClassifier(LanguageModelReader):
 
     It reads the completion alone, `prefix_ids` + completion; `forward` adds no prefix by itself. harm_logits[:, t] has
     seen token t; lm_logits[:, t] predict token t+1 and are those of the causal LM, to the bit.
+
+    window: the most tokens (prefix included) that a stream should read at once, None for the model's context. Set it to
+    the length that was trained; it is saved with the classifier, and streams take it from there (chapter 07).
     """
 
     kind = "output"
+    window: int | None = None
 
     def __init__(self, model: nn.Module, tokenizer=None, inner_size: int | None = None, base_rate: float | None = None):
         super().__init__(model, tokenizer)
@@ -90,6 +94,7 @@ class OutputClassifier(LanguageModelReader):
         classifier.json. Whole or not at all, and only if it loads again (`checkpoints.save`). card: text of README.md.
         """
         settings = {"inner_size": self.value_head.inner.out_features, "prefix_ids": list(self.prefix_ids)}
+        settings |= {"window": self.window} if self.window else {}
         checkpoints.save(self, folder, settings, head=self.value_head, card=card)
 
     @classmethod
@@ -102,7 +107,7 @@ class OutputClassifier(LanguageModelReader):
         """
         record, model, tokenizer = checkpoints.load(folder, cls.kind, **load_options)
         classifier = cls(model, tokenizer, inner_size=record["inner_size"])
-        classifier.prefix_ids = list(record["prefix_ids"])
+        classifier.prefix_ids, classifier.window = list(record["prefix_ids"]), record.get("window")
         checkpoints.load_head(folder, classifier.value_head)
         return classifier.eval()
 

@@ -22,8 +22,8 @@ class Reader:
     classifier: models.OutputClassifier, put into eval mode (dropout would make every score a dice throw). rule: a stop
     rule, RunningMax() if None; each stream gets a fresh copy. device: moves the classifier there if given.
     step_timeout: seconds one push may take, None for no limit (see `within`). window: the most tokens to read at once,
-    None for the model's context; a classifier that was trained on short texts judges best in windows of their length
-    (chapter 07). Raises ValueError if that leaves no room for the prefix and two tokens, ClassifierError for a backbone
+    None for the classifier's own window, or else the model's context; a classifier judges best in windows of the length
+    that it was trained on (chapter 07). Raises ValueError if that leaves no room for the prefix and two tokens, ClassifierError for a backbone
     that was seen to read a stream otherwise than in one pass.
     """
 
@@ -37,6 +37,7 @@ class Reader:
         self.step_timeout = step_timeout
         self.prefix_ids = list(classifier.prefix_ids)
         self.vocab_size = classifier.vocab_size
+        window = getattr(classifier, "window", None) if window is None else window
         limit = min((n for n in (window, classifier.context_length) if n is not None), default=None)
         self.room = sys.maxsize if limit is None else limit - len(self.prefix_ids)
         if self.room < 2:
@@ -87,6 +88,15 @@ class Reader:
         """(what still fits behind `window`, the rest)."""
         fits = self.room - len(window)
         return ids[:fits], ids[fits:]
+
+    def windows(self, count: int) -> list[tuple[int, int, int]]:
+        """(start, first new, end) of the windows in which a stream of `count` tokens is read; see `scorer.py`."""
+        found = [(0, 0, min(count, self.room))]
+        while found[-1][2] < count:
+            new = found[-1][2]
+            start = new - self.room // 2
+            found.append((start, new, min(count, start + self.room)))
+        return found
 
     def read(self, input_ids: torch.Tensor, cache, attention_mask: torch.Tensor | None = None):
         """(cache, harm logits [rows, time]) after input_ids [rows, time]. The classifier's forward without its output

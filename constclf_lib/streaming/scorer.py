@@ -41,8 +41,8 @@ class StreamingScorer(Reader):
     classifier: models.OutputClassifier, put into eval mode (dropout would make every score a dice throw). rule: a stop
     rule, RunningMax() if None; each stream gets a fresh copy. device: moves the classifier there if given.
     step_timeout: seconds one push may take, None for no limit (see `within`). window: the most tokens to read at once,
-    None for the model's context; a classifier that was trained on short texts judges best in windows of their length
-    (chapter 07). Raises ValueError if that leaves no room for the prefix and two tokens, ClassifierError, naming the
+    None for the classifier's own window, or else the model's context; a classifier judges best in windows of the length
+    that it was trained on (chapter 07). Raises ValueError if that leaves no room for the prefix and two tokens, ClassifierError, naming the
     property, for a backbone that was seen to read a stream otherwise than in one pass.
     """
 
@@ -75,26 +75,24 @@ def score_completions(output_classifier, completions: Sequence, batch_size: int 
     """Probability of harm at every token of every completion, by batched full passes: one float32 array per completion.
 
     `completions`: texts, or token ids where they are known (`reply["ids"]`: text encoded again may split differently).
-    Completions longer than the context are scored by a `StreamingScorer`, so that both follow the same rule; one at a
-    time where the backbone does not bear padding. NaN is handed on, not hidden: `replay` makes an error of it.
+    Completions longer than the window are read in the windows of a stream, all in the same batches; one row at a time
+    where the backbone does not bear padding. NaN is handed on, not hidden: `replay` makes an error of it.
     Raises ClassifierError as a StreamingScorer does.
     """
     scorer = StreamingScorer(output_classifier)
-    classifier, prefix, room = scorer.classifier, scorer.prefix_ids, scorer.room
+    classifier, prefix = scorer.classifier, scorer.prefix_ids
     batch_size = batch_size if scorer.ready().padding else 1
     rows = [scorer.check_ids(text_ids(classifier.tokenizer, c) if isinstance(c, str) else c) for c in completions]
-    scores: list[np.ndarray] = [np.zeros(0, np.float32) for _ in rows]
-    whole = [i for i, row in enumerate(rows) if 0 < len(row) <= room]
-    whole.sort(key=lambda i: len(rows[i]))  # neighbours of one length waste little padding
-    for start in range(0, len(whole), batch_size):
-        part = whole[start : start + batch_size]
-        input_ids, attention_mask = pad_batch([prefix + rows[i] for i in part], 0)
+    scores = [np.zeros(len(row), np.float32) for row in rows]
+    parts = [(i, *window) for i, row in enumerate(rows) if row for window in scorer.windows(len(row))]
+    parts.sort(key=lambda part: part[3] - part[1])  # neighbours of one length waste little padding
+    for first in range(0, len(parts), batch_size):
+        batch = parts[first : first + batch_size]
+        input_ids, attention_mask = pad_batch([prefix + rows[i][start:end] for i, start, _, end in batch], 0)
         output = classifier(
             input_ids.to(classifier.device), attention_mask=attention_mask.to(classifier.device), with_lm_logits=False
         )
         probabilities = torch.sigmoid(output.harm_logits.float()).cpu().numpy()
-        for i, row in zip(part, probabilities, strict=True):
-            scores[i] = row[len(prefix) : len(prefix) + len(rows[i])].copy()
-    for i in (i for i, row in enumerate(rows) if len(row) > room):
-        scores[i] = np.asarray(scorer.score(rows[i]), np.float32)
+        for (i, start, new, end), row in zip(batch, probabilities, strict=True):
+            scores[i][new:end] = row[len(prefix) + new - start : len(prefix) + end - start]
     return scores

@@ -45,7 +45,7 @@ def test_a_saved_output_classifier_comes_back_to_the_bit(classifier, saved):
     with torch.no_grad():
         want, got = classifier(IDS), loaded(IDS)
     assert torch.equal(got.harm_logits, want.harm_logits) and torch.equal(got.lm_logits, want.lm_logits)
-    assert loaded.fingerprint == classifier.fingerprint and loaded.prefix_ids == [] and not loaded.training
+    assert loaded.fingerprint == classifier.fingerprint and loaded.prefix_ids == [] and loaded.window is None and not loaded.training
     with torch.no_grad():  # and the folder is an ordinary checkpoint
         assert torch.equal(AutoModelForCausalLM.from_pretrained(saved)(input_ids=IDS).logits, want.lm_logits)
     assert fingerprint(AutoTokenizer.from_pretrained(saved)) == classifier.fingerprint
@@ -69,6 +69,12 @@ def test_inner_size_prefix_and_a_missing_tokenizer_survive(tmp_path):
     classifier.save_pretrained(str(tmp_path / "x"))
     loaded = OutputClassifier.from_pretrained(str(tmp_path / "x"))
     assert loaded.prefix_ids == [3, 1] and loaded.value_head.inner.out_features == 5 and loaded.tokenizer is None
+
+
+def test_the_window_of_a_classifier_survives(classifier, tmp_path):
+    classifier.window = 96
+    classifier.save_pretrained(tmp_path / "windowed")
+    assert OutputClassifier.from_pretrained(tmp_path / "windowed").window == 96
 
 
 def test_from_backbone_takes_a_folder_and_its_tokenizer(saved):

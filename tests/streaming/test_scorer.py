@@ -129,6 +129,9 @@ def test_a_window_smaller_than_the_context_is_kept(kind):
     assert not close(StreamingScorer(classifier).score(ids), expected)
     with StreamingScorer(classifier, window=12).open_batch(2) as batch:
         assert all(close(row, expected) for row in batch.push([ids, ids]))
+    classifier.window = 12  # its own, unless another is asked for
+    assert close(StreamingScorer(classifier).score(ids), expected)
+    assert not close(StreamingScorer(classifier, window=256).score(ids), expected)
 
 
 def test_a_window_wider_than_the_context_changes_nothing():
