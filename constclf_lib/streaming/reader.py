@@ -23,8 +23,8 @@ class Reader:
     rule, RunningMax() if None; each stream gets a fresh copy. device: moves the classifier there if given.
     step_timeout: seconds one push may take, None for no limit (see `within`). window: the most tokens to read at once,
     None for the classifier's own window, or else the model's context; a classifier judges best in windows of the length
-    that it was trained on (chapter 07). Raises ValueError if that leaves no room for the prefix and two tokens, ClassifierError for a backbone
-    that was seen to read a stream otherwise than in one pass.
+    that it was trained on (chapter 07). Raises ValueError if that leaves no room for the prefix and two tokens,
+    ClassifierError for a backbone that was seen to read a stream otherwise than in one pass.
     """
 
     def __init__(
