@@ -39,7 +39,10 @@ def test_upper_ends_were_run():
             assert newest.release[: len(excluded)] == (*excluded[:-1], excluded[-1] - 1), wanted
 
 
-@pytest.mark.parametrize("name", ["test-lowest", "test-latest", "colab-check", *(f"python {version}" for version in matrix.PYTHONS)])
+SETTINGS = ("test-lowest", "test-latest", "colab-check", *(f"python {version}" for version in matrix.PYTHONS))
+
+
+@pytest.mark.parametrize("name", SETTINGS)
 def test_what_is_promised_passed(name):
     assert matrix.passed(RAN[name]), RAN[name]
 
