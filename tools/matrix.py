@@ -58,7 +58,8 @@ def without_upper_ends(requirements: list[Requirement]) -> str:
 def wanted(setting: str, clone: Path) -> list[str]:
     """What to tell `uv pip install` for a setting."""
     if setting == "test-lowest":
-        return ["--resolution", "lowest-direct", "-r", "requirements-dev.txt"]
+        # --upgrade: or what the seeded environment has already would be kept
+        return ["--resolution", "lowest-direct", "--upgrade", "-r", "requirements-dev.txt"]
     if setting == "test-latest":
         newest = clone.parent / "newest.txt"
         newest.write_text(without_upper_ends(direct_requirements(clone)), encoding="utf-8")

@@ -45,12 +45,8 @@ def test_a_saved_output_classifier_comes_back_to_the_bit(classifier, saved):
     with torch.no_grad():
         want, got = classifier(IDS), loaded(IDS)
     assert torch.equal(got.harm_logits, want.harm_logits) and torch.equal(got.lm_logits, want.lm_logits)
-    assert (
-        loaded.fingerprint == classifier.fingerprint
-        and loaded.prefix_ids == []
-        and loaded.window is None
-        and not loaded.training
-    )
+    assert loaded.fingerprint == classifier.fingerprint and not loaded.training
+    assert loaded.prefix_ids == [] and loaded.window is None
     with torch.no_grad():  # and the folder is an ordinary checkpoint
         assert torch.equal(AutoModelForCausalLM.from_pretrained(saved)(input_ids=IDS).logits, want.lm_logits)
     assert fingerprint(AutoTokenizer.from_pretrained(saved)) == classifier.fingerprint
