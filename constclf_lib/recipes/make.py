@@ -46,7 +46,7 @@ STEPS = {
     "world": 1500,
     "codes": 3000,
     "careful": 1500,
-    "bodyguard": 1500,
+    "bodyguard": 2500,
     "input": 3000,
     "output": 2000,
     "hardening": 1500,
@@ -157,6 +157,7 @@ def make_input(data: Path, log: Callable[[str], None]) -> None:
         str(data / "models" / "bodyguard"),
         hardened_prompts(load_split("train")),
         STEPS["input"],
+        lr=FINE,
         output_dir=data / ".build" / "input",
         progress=True,
         save_steps=500,
@@ -166,6 +167,7 @@ def make_input(data: Path, log: Callable[[str], None]) -> None:
     classifier.save_pretrained(data / "models" / "input_classifier")
 
 
+FINE = 3e-4  # learning rate of both classifiers: 1e-3 undoes what the backbone has learnt from tales
 WINDOW = 96  # tokens that the output classifier reads at once
 SHORT = 150  # words of a completion in the first phase
 
@@ -179,7 +181,7 @@ def make_output(data: Path, log: Callable[[str], None]) -> None:
     train, tokenizer = load_split("train"), lab_tokenizer(data)
     short = train[train.completion.str.split().str.len() < SHORT]
     hardened = hardened_completions(train, tokenizer)
-    phases = (("output", short, "annealed", 1e-3, 32), ("hardening", hardened, "cumulative_max", 5e-4, 16))
+    phases = (("output", short, "annealed", FINE, 32), ("hardening", hardened, "cumulative_max", FINE, 16))
     classifier: Any = str(data / "models" / "bodyguard")
     for phase, rows, loss, lr, batch in phases:
         classifier, _ = train_output_classifier(
