@@ -1,7 +1,9 @@
 """Measures the lab: thresholds on validation, then every number that README and chapters quote, on test.
 
 Each comes with n, seed and interval. Chapters 02 and 08 calibrate, chapter 09 holds the headline beside the paper's
-figures. Results go to `data/reference_results.json`; nothing here is tuned on what it measures.
+figures. Results go to `data/reference_results.json`; thresholds are chosen on validation. The number of hardening
+steps was not: it was chosen while the red team was watched, so the headline says less than a sealed measurement would
+(sealed.py is for the next one).
 Deliberately not here: training (make.py) and comparisons over seeds (ablations.py).
 """
 
