@@ -22,8 +22,9 @@ def footnotes(campaign: dict) -> str:
     codes, hard = campaign["streaming"], campaign["hard_refused_wrongly"]
     seen, unseen = codes["seen_codes"], codes["code_reversal"]["halted"]
     return (
-        "One reply code was in no classifier's training. The output classifier cannot read it and halts "
-        f"{unseen['value']:.2%} of the harmful replies in it for that reason; in plain text and in the codes that it "
+        "One reply code was in no reply that the output classifier was trained on as such, though its words were among "
+        "the prompts, in the tokenizer and so among the random tokens of unreadable rows. It halts "
+        f"{unseen['value']:.2%} of the harmful replies in it; in plain text and in the codes that it "
         f"knows it halts {seen['halted']['value']:.2%}, and {seen['leaked']['value']:.2%} leak half the rubric. The "
         f"price is among the hard benign refusals: {campaign['hard_refused_unread']} are harmless replies in that "
         f"code. Another {campaign['hard_halted_rightly']} stopped a reply in which the assistant had misread the "
