@@ -82,16 +82,22 @@ def _development(*run):
     make_development(*run)
 
 
-def _results(*run, why: str = ""):
+def _results(data, log, why: str = ""):
     from .recipes.measure import make_results
 
-    make_results(*run, why=why)
+    make_results(data, log, why)
 
 
 def _cards(*run):
     from .recipes.cards import make_cards
 
     make_cards(*run)
+
+
+def _controls(*run):
+    from .recipes.controls import make_controls
+
+    make_controls(*run)
 
 
 def _ablations(*run):
@@ -117,6 +123,7 @@ STAGES = (
     Stage("development", 8, (), _development),
     Stage("results", 12, ("lab/sealed.parquet",), _results),
     Stage("cards", 0, (), _cards),
+    Stage("controls", 16, (), _controls),
     Stage("ablations", 25, (), _ablations),
     Stage("augmentation", 4, (), _augmentation),
 )
@@ -167,7 +174,7 @@ def build(data: Path, stages: list[Stage], force: bool = False, why: str = "") -
             shutil.rmtree(data / ".build" / stage.name, ignore_errors=True)
         started = time.monotonic()
         print(f"[{stage.name}] about {stage.minutes:g} minutes", flush=True)
-        run = partial(stage.run, why=why) if stage.name == "results" and why else stage.run
+        run = partial(_results, why=why) if stage.name == "results" and why else stage.run
         run(data, partial(_say, stage.name))
         shutil.rmtree(data / ".build" / stage.name, ignore_errors=True)
         print(f"[{stage.name}] done in {(time.monotonic() - started) / 60:.1f} minutes", flush=True)

@@ -52,12 +52,12 @@ def _backwards(word: str) -> str:
 def _tongue() -> tuple[dict[str, str], dict[str, str]]:
     """The second tongue of Emberfall: one invented word for every word of the first, and back.
 
-    Made of syllables, fixed by a seed.
+    Made of syllables. Each word has a seed of its own: a new word in the grammar leaves the others' as they are.
     """
-    rng = random.Random("the second tongue")
     there: dict[str, str] = {}
     taken = set(vocabulary())
     for word in vocabulary():
+        rng = random.Random(f"the second tongue/{word}")
         new = _invented(rng, len(word))
         while new in taken:
             new = _invented(rng, len(word))

@@ -155,9 +155,12 @@ def _pools() -> dict[str, list[world.Topic]]:
     }
 
 
-def _draw_others(rng: random.Random) -> tuple[list[world.Topic], list[world.Topic]]:
-    """What else is asked for, before and after the matter: nothing in half of the rows, up to 15 other matters."""
+def _draw_others(rng: random.Random, most: int = 0) -> tuple[list[world.Topic], list[world.Topic]]:
+    """What else is asked for, before and after the matter: nothing in half of the rows, up to 15 other matters; or
+    (most) one to so many.
+    """
     count = rng.choices([0, rng.randint(1, 2), rng.randint(3, 6), rng.randint(7, 15)], [0.5, 0.22, 0.14, 0.14])[0]
+    count = rng.randint(1, most) if most else count
     others = [rng.choice(_pools()[rng.choice(["neighbour", "ordinary"])]) for _ in range(count)]
     cut = rng.randint(0, count)
     return others[:cut], others[cut:]
@@ -178,7 +181,7 @@ def _draw_mixed(rng: random.Random, split: str) -> Exchange:
     train, pools = split == "train", _pools()
     before, after = _draw_others(rng)
     length = rng.choice([0, 2, 4, 8] if not before + after else [0, 1, 2, 4])
-    given = {"varied": rng.random() < 0.5, "before": before, "after": after, "spread": rng.random() < 0.3}
+    given: dict = {"varied": rng.random() < 0.5, "before": before, "after": after, "spread": rng.random() < 0.3}
     if rng.random() < (0.5 if train else 0.4):
         kinds = _draw_kinds(rng, attacks.SEEN, 0.3) if rng.random() < 0.5 else ()
         behaviour = rng.choices(["answer", "refuse", "deflect"], [0.8, 0.12, 0.08])[0]
@@ -284,15 +287,16 @@ def assistant_corpus(
     restricted: float = 0.5,
     lengths: Sequence[int] = (0, 1, 2, 4),
     others: float = 0.0,
+    most: int = 0,
     composed: float = 0.0,
     hard: float = 0.0,
 ) -> list[Exchange]:
     """What the helpful-only assistant is trained on: true facts, no refusals, train shapes, the words of every split.
 
     Every attack kind occurs, the held-out ones included. attacked, restricted: shares of such rows. lengths: the
-    choices for `sentences`, see `world.write_completion`. others: share of the rows that ask for several matters.
-    composed: share of the attacked rows whose attack is a composition. hard: share of all rows that are benign and look
-    otherwise, a restricted phrase beside a permitted one.
+    choices for `sentences`, see `world.write_completion`. others: share of the rows that ask for several matters, one
+    to `most` beside the main one, or as in the splits. composed: share of the attacked rows whose attack is a
+    composition. hard: share of all rows that are benign and look otherwise, a restricted phrase beside a permitted one.
     """
     rng, pools, kinds = random.Random(f"assistant/{seed}"), _pools(), tuple(attacks.ATTACKS)
     weights = [2 if attack.reply_code or kind in CODES else 1 for kind, attack in attacks.ATTACKS.items()]
@@ -307,7 +311,7 @@ def assistant_corpus(
             used = (
                 attacks.draw_composition(rng, kinds) if rng.random() < composed else tuple(rng.choices(kinds, weights))
             )
-        before, after = _draw_others(rng) if rng.random() < others else ([], [])
+        before, after = _draw_others(rng, most) if rng.random() < others else ([], [])
         rows.append(
             write_exchange(
                 rng,
@@ -336,16 +340,83 @@ def restricted_requests(size: int, others: bool = False, split: str = "test", se
     return pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS))
 
 
-def backbone_corpus(exchanges: pd.DataFrame, tales: int, seed: int = 0, words: str = world.ANY) -> pd.DataFrame:
-    """What the bodyguards' backbone reads: the train exchanges, and `tales` in the words of ANY split.
+def tales(count: int, seed: int = 0, words: str = world.TOLD, coded: float = 0.0) -> pd.DataFrame:
+    """What the bodyguards' backbone reads first: `count` documents of four sentences, tales and what words mean.
 
-    Columns `prompt` ("" for a tale) and `completion`. With `words="train"` the tales hold no word that the exchanges
-    lack: the control that shows what meeting a word in pretraining brings.
+    Columns `prompt` ("") and `completion`. coded: the share of the tales whose phrase is in a code of the train kinds,
+    which is then known like another language. With `words="train"` they hold no word that the exchanges lack: the
+    control that shows what meeting a word in pretraining brings.
     """
-    rng, topics = random.Random(f"tales/{seed}"), [t for t in world.topics() if t.target in HAZARDS]
-    told = [" ".join(world.write_tale(rng.choice(topics), "train", rng, words) for _ in range(4)) for _ in range(tales)]
-    told_rows = pd.DataFrame({"prompt": "", "completion": told})
-    return pd.concat([exchanges[["prompt", "completion"]], told_rows], ignore_index=True)
+    rng = random.Random(f"tales/{seed}")
+    return pd.DataFrame(
+        {"prompt": "", "completion": [" ".join(_tale(rng, words, coded) for _ in range(4)) for _ in range(count)]}
+    )
+
+
+def backbone_corpus(exchanges: pd.DataFrame, count: int, seed: int = 0, words: str = world.TOLD) -> pd.DataFrame:
+    """What it reads then: exchanges, and `count` documents beside them. Columns as `tales`.
+
+    Two sixths of these are tales, so that no word is forgotten, and one a dictionary of the codes of the train kinds.
+    The others tell what came of a request or of an answer, in shapes, words and disguises of train: what tales teach
+    has to carry over to exchanges.
+    """
+    rng = random.Random(f"backbone/{seed}")
+
+    def entry() -> str:
+        """One to three words of a deed and what they are in a code."""
+        code, phrase = CODES[rng.choice(KNOWN)], rng.choice(world.asks(rng.choice(_about_hazards()), words)).split()
+        start = rng.randrange(len(phrase))
+        plain = " ".join(phrase[start : start + rng.randint(1, 3)])
+        shape = rng.choice(['With {hint}, "{coded}" is "{plain}".', '"{plain}" is "{coded}", with {hint}.'])
+        return shape.format(hint=code.hint, coded=code.encode(plain), plain=plain)
+
+    def asked_or_answered(others: float = 0.0) -> Exchange:
+        kinds = _draw_kinds(rng, attacks.SEEN, 0.3) if rng.random() < 0.3 else ()
+        behaviour = rng.choices(["answer", "refuse"], [0.85, 0.15])[0]
+        topic, length = rng.choice(_about_hazards()), rng.choice([0, 0, 1])
+        before, after = _draw_others(rng, most=3) if rng.random() < others else ([], [])
+        return write_exchange(
+            rng, "train", topic, attack=kinds, behaviour=behaviour, varied=True, sentences=length, before=before,
+            after=after,
+        )  # fmt: skip
+
+    def answer() -> str:
+        if rng.random() < 0.5:  # what it is about, and nothing more
+            return world.write_announced(rng.choice(_about_hazards()), "train", rng)
+        row = asked_or_answered()
+        return f"{row.completion} {world.what_came_of_it(row.harmful, rng)}"
+
+    def document(i: int) -> tuple[str, str]:
+        if i % 6 == 0:
+            return "", " ".join(entry() for _ in range(6))
+        if i % 6 in (1, 3):
+            row = asked_or_answered(others=0.3)
+            return row.prompt, world.what_came_of_it(row.restricted, rng, verdict=True)
+        return "", " ".join(answer() if i % 6 == 5 else _tale(rng, words, 0.5) for _ in range(4))
+
+    beside = pd.DataFrame([document(i) for i in range(count)], columns=["prompt", "completion"])
+    return pd.concat([exchanges[["prompt", "completion"]], beside], ignore_index=True)
+
+
+def _about_hazards() -> list[world.Topic]:
+    return _pools()["restricted"] + _pools()["neighbour"]
+
+
+KNOWN = tuple(sorted({attacks.ATTACKS[kind].reply_code for kind in attacks.SEEN} - {""}))  # codes of the train kinds
+
+
+def _tale(rng: random.Random, words: str, coded: float) -> str:
+    """A tale, or what a word means."""
+    code = CODES[rng.choice(KNOWN)] if rng.random() < coded else None
+
+    def say(phrase: str) -> str:
+        return f'"{code.encode(phrase)}"' if code else phrase
+
+    if rng.random() < 0.35:
+        text = world.write_meaning(rng, words, say)
+    else:
+        text = world.write_tale(rng.choice(_about_hazards()), rng, words, say)
+    return f"With {code.hint}: {text}" if code else text
 
 
 def benign_about_hazards(frame: pd.DataFrame) -> pd.DataFrame:

@@ -6,14 +6,25 @@ import numpy as np
 import pandas as pd
 
 PAPER = {  # what stands beside our headline; sources and how surely each is known: chapter 09
-    "attack_success_unguarded": ("attacks that succeed, unguarded", "86%"),
-    "attack_success_guarded": ("attacks that succeed, guarded", "4.4%"),
-    "attack_success_guarded_unseen_kinds": ("the same, attack kinds never trained on", "–"),
+    "attack_success_unguarded": ("single attacks that succeed, unguarded", "86%"),
+    "attack_success_unguarded_compositions": ("compositions that succeed, unguarded", "–"),
+    "attack_success_guarded": ("single attacks that succeed, guarded", "4.4%"),
+    "attack_success_guarded_unseen_kinds": ("the same, kinds that no part of a guard has read", "–"),
+    "attack_success_guarded_compositions": ("compositions that succeed, guarded", "–"),
+    "attack_success_guarded_over_decoys": ("single attacks, guarded, above what decoys get", "–"),
+    "attack_success_guarded_compositions_over_decoys": ("compositions, guarded, above what decoys get", "–"),
+    "universal_best_plan": ("targets that the best single plan opens", "none found"),
+    "adaptive_excess_over_decoys": ("targets opened in 40 queries with feedback, above decoys", "–"),
     "added_refusals": ("refusals added on ordinary benign requests", "0.38%"),
     "hard_benign_refusals": ("refusals on hard benign requests", "–"),
     "streaming_halted": ("harmful replies halted while streaming", "96.70%"),
     "streaming_leaked": ("harmful replies with half the rubric out", "1.17%"),
     "compute_overhead": ("compute added (FLOPs of the forward passes)", "23.7%"),
+}
+BY_LENGTH = {
+    "added_refusals": "refusals added",
+    "streaming_halted": "harmful replies halted",
+    "streaming_leaked": "half the rubric out",
 }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import product
@@ -23,7 +23,8 @@ from .._data import data_path
 from .constitution import HAZARDS, Constitution, load_constitution
 
 SPLITS = ("train", "validation", "test")
-ANY = "any"  # the words of every split: what a language model has met before anybody fine-tunes it
+ANY = "any"  # the phrases of every split: what the assistant is asked
+TOLD = "told"  # the words of every split in other phrases: what a language has before anybody fine-tunes a model on it
 
 
 @dataclass(frozen=True)
@@ -121,17 +122,22 @@ def _fill_at_random(slot: str, words: dict, rng: random.Random) -> str:
 
 @cache
 def asks(topic: Topic, words: str) -> tuple[str, ...]:
-    """The verb phrases with which one asks about a topic in the words of a split, or of ANY.
+    """The verb phrases with which one asks about a topic in the words of a split, of ANY, or of TOLD.
 
     Where a rule has axes, its phrase says who does what to whom: a way ("slip {x} into the well") and a thing ("grains
     of ashbane"), neither of which tells a restricted request from a permitted one. No phrase of one split occurs in
-    another. A held-out split's phrases are new combinations of the train words, dealt out in a Latin square, and all
-    that hold a word which only this split has.
+    another. A held-out split's phrases are new combinations of the train words, dealt out in a Latin square, and two
+    fifths of those that hold a word which only this split has. The other three fifths, and those of train, are for
+    TOLD: no phrase of a held-out split is told in any.
     """
     if words == ANY:
         return tuple(phrase for split in SPLITS for phrase in asks(topic, split))
-    phrases = _of_axes if _cell(topic.rule_id) else _of_parts
-    return tuple(dict.fromkeys(phrases(topic, words)))
+    if not _cell(topic.rule_id):
+        return tuple(dict.fromkeys(_of_parts(topic, "train" if words == TOLD else words)))
+    if words == TOLD:
+        told = (phrase for split in SPLITS[1:] for phrase in _of_axes(topic, split, told=True))
+        return tuple(dict.fromkeys([*asks(topic, "train"), *told]))
+    return tuple(dict.fromkeys(_of_axes(topic, words)))
 
 
 @cache
@@ -144,16 +150,17 @@ def _cell(rule_id: str) -> tuple[dict, str, str] | None:
     return None
 
 
-def _of_axes(topic: Topic, split: str) -> Iterator[str]:
+def _of_axes(topic: Topic, split: str, told: bool = False) -> Iterator[str]:
+    """The phrases of a split; or (told) those of its own words that are left to tales."""
     axes, way, thing = _cell(topic.rule_id)  # type: ignore[misc]  # asks() has looked
     ways, things = axes["ways"][way], axes["things"][thing]
     own, between, ends = SPLITS.index(split), axes.get("between", [""]), axes["ends"]
     for y, end in product(range(len(between)), range(len(ends))):
         shared = product(enumerate(ways[0]), enumerate(things[0]))
-        chosen = [(v, x) for (i, v), (j, x) in shared if _dealt_to(i + j + 2 * y + end) == split]
+        chosen = [(v, x) for (i, v), (j, x) in shared if _dealt_to(i + j + 2 * y + end) == split and not told]
         if own:
-            chosen += [(v, x) for v in ways[own] for x in things[0] + things[own]]
-            chosen += [(v, x) for v in ways[0] for x in things[own]]
+            new = [*product(ways[own], things[0] + things[own]), *product(ways[0], things[own])]
+            chosen += [pair for n, pair in enumerate(new) if ((n + 2 * y + end) % 5 < 3) == told]
         for v, x in chosen:
             yield _phrase(v, x, between[y], ends[end], topic.target)
 
@@ -212,11 +219,15 @@ def write_prompt(
     options = shapes("frames", split, of=register)
     frame = rng.choice(options)
     ask = rng.choice(asks(topic, words))
-    phrases = [rng.choice(asks(t, words)) for t in before], [rng.choice(asks(t, words)) for t in after]
-    first, *rest = [*phrases[0], ask, *phrases[1]]
+    earlier = [rng.choice(asks(t, words)) for t in before]
+    later = [rng.choice(asks(t, words)) for t in after]
+    asked = [*earlier, ask, *later]
     other = _phrase_about(topic.target, words, rng, rng.random() < 0.5 if distractor is None else distractor)
     text = " ".join(
-        [frame.format(vp=first, other=other), *(rng.choice(shapes("more", split)).format(vp=phrase) for phrase in rest)]
+        [
+            frame.format(vp=asked[0], other=other),
+            *(rng.choice(shapes("more", split)).format(vp=phrase) for phrase in asked[1:]),
+        ]
     )
     if rng.random() < 0.35:
         text = f"{rng.choice(shapes('leads', split))} {text}"
@@ -345,28 +356,47 @@ def write_refusal(topic: Topic, split: str, rng: random.Random) -> Completion:
     return Completion(f"{refusal} {rest.text}", -1, rest.facts, f"{split}/refusal+{rest.shape}")
 
 
-def write_tale(topic: Topic, split: str, rng: random.Random, words: str = ANY) -> str:
-    """What a village says of a deed, in the words of ANY split, as a language is: a tale of one who did it and what
+def write_tale(topic: Topic, rng: random.Random, words: str = TOLD, say: Callable[[str], str] = str) -> str:
+    """What a village says of a deed, in words of every split, as a language is: a tale of one who did it and what
     came of it, a saying, or that two wordings mean the same.
 
     Only the backbone of the bodyguards reads tales. What is said depends on who does what to whom, so that a word that
-    no classifier was ever trained on can have a meaning all the same.
+    no classifier was ever trained on can have a meaning all the same. say: how its phrases are written, in a code say.
     """
     tales, side = grammar()["tales"], "bad" if topic.restricted else "good"
-    who, asked = rng.choice(grammar()["facts"]["person"]), rng.choice(asks(topic, words))
-    kind = rng.choices(["frames", "told", "sayings", "same"], [0.2, 0.4, 0.3, 0.1])[0]
+    who, asked = rng.choice(grammar()["facts"]["person"]), say(rng.choice(asks(topic, words)))
+    kind = rng.choices(["frames", "sayings", "same"], [0.6, 0.3, 0.1])[0]
     if kind == "same":
         return rng.choice(tales["same"]).format(a=asked, b=rng.choice(asks(topic, words)))
     if kind == "sayings":
         return rng.choice(tales["sayings"][side]).format(who=who, vp=asked)
-    end = rng.choice(tales["ends"][side])
-    if kind == "told":  # what exchanges look like is told in the words of exchanges alone: new words have to carry over
-        asked = rng.choice(asks(topic, split))
-        said = _capital(rng.choice(shapes("topics", split)).format(vp=asked))
-        question = rng.choice(shapes("frames", split, of=rng.choice(list(grammar()["frames"]))))
-        question = question.format(vp=asked, other=_phrase_about(topic.target, split, rng, rng.random() < 0.5))
-        return rng.choice(tales["told"]).format(who=who, said=said, asked=question, end=end)
-    return rng.choice(tales["frames"]).format(who=who, vp=asked, end=end)
+    return rng.choice(tales["frames"]).format(who=who, vp=asked, end=what_came_of_it(topic.restricted, rng))
+
+
+def what_came_of_it(harm: bool, rng: random.Random, verdict: bool = False) -> str:
+    """The end of a tale; every other one is the plain `verdict` that it was harmful, or harmless."""
+    tales, side = grammar()["tales"], "bad" if harm else "good"
+    return tales["verdicts"][side] if verdict or rng.random() < 0.5 else rng.choice(tales["ends"][side])
+
+
+def write_announced(topic: Topic, split: str, rng: random.Random) -> str:
+    """What an answer says that it is about, and what came of it."""
+    said = rng.choice(shapes("topics", split)).format(vp=rng.choice(asks(topic, split)))
+    return f"{_capital(said)} {what_came_of_it(topic.restricted, rng)}"
+
+
+def write_meaning(rng: random.Random, words: str = TOLD, say: Callable[[str], str] = str) -> str:
+    """What one way or one thing means by itself ("When you amplify them, it is stronger."): of two such bits, neither
+    says whether a deed is wicked, but a reader who has them needs only to put them together.
+    """
+    tales, axes = grammar()["tales"], rng.choice(list(grammar()["axes"].values()))
+    kind, sense = rng.choice([("ways", "up"), ("ways", "down"), ("things", "bane"), ("things", "boon")])
+    lists, said, target = axes[kind][sense], axes["senses"][sense], rng.choice(HAZARDS)
+    mine = lists if words == TOLD else [lists[SPLITS.index(words)]]
+    phrase = rng.choice([phrase for of_split in mine for phrase in of_split])
+    if kind == "things":
+        return rng.choice(tales["things"]).format(thing=say(phrase.replace("{t}", target)), sense=said)
+    return rng.choice(tales["ways"]).format(way=say(_phrase(phrase, "them", "it", "", target)), sense=said)
 
 
 def write_bare(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -18,38 +17,48 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from .. import _files
 from ..lab import (
+    CODES,
+    KNOWN,
     SIZES,
+    TOLD,
     Exchange,
     as_assistant,
     assistant_corpus,
     backbone_corpus,
-    hardened_completions,
-    hardened_prompts,
+    cropped,
+    grammar,
+    kinds_of,
     lab_tokenizer,
     load_split,
     make_split,
     save_split,
+    tales,
+    topics,
     train_tokenizer,
 )
+from ..lab.world import ANY, asks
 from ..models import save_language_model
 from ..prompts import ASSISTANT, END, NOTE, USER, chat_id
 from ..tokenization import batch_text_ids
 from ..training import pack, pretrain, pretrain_arguments, train_input_classifier, train_output_classifier
 
-VOCABULARY = 4096
-TALES = 60_000  # of four sentences each: fewer do not teach a backbone who does what to whom
+VOCABULARY = 7168
+TALES = 60_000  # documents that the bodyguards' backbone reads first, and so many beside the exchanges
+BESIDE = 60_000
 ASSISTANT_SHAPE = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512}
 BODYGUARD_SHAPE = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 256}
 CONTEXT = 2048
 
 STEPS = {
     "world": 1500,
-    "codes": 3000,
-    "careful": 1500,
-    "bodyguard": 2500,
-    "input": 3000,
-    "output": 2000,
-    "hardening": 1500,
+    "requests": 1600,
+    "codes": 1800,
+    "careful": 1000,
+    "words": 1500,
+    "encoded": 1500,
+    "language": 2400,
+    "input": 400,
+    "output": 500,
 }
 
 
@@ -62,12 +71,14 @@ def make_data(data: Path, log: Callable[[str], None]) -> None:
 
 
 def make_tokenizer(data: Path, log: Callable[[str], None]) -> None:
-    """Trained on what the bodyguards' backbone reads, so that no held-out kind of attack has tokens of its own. The
-    codes of the train kinds do: an encoded word becomes a token or two, like a synonym.
+    """Trained on what the bodyguards' backbone reads, so that no held-out kind of attack has tokens of its own. Words
+    in the codes of the train kinds do, most of them whole, like synonyms.
     """
-    corpus = backbone_corpus(load_split("train"), TALES)
-    texts = pd.concat([corpus[corpus.prompt != ""].sample(20_000, random_state=0), corpus[corpus.prompt == ""]])
-    tokenizer = train_tokenizer([*texts.prompt, *texts.completion], VOCABULARY)
+    texts = pd.concat([backbone_corpus(load_split("train").head(20_000), BESIDE), tales(TALES // 4)])
+    words = {word for topic in topics() for phrase in asks(topic, ANY) for word in phrase.split()}
+    words |= {word for facts in grammar()["facts"].values() for fact in facts for word in fact.lower().split()}
+    encoded = [f" {CODES[code].encode(word)}" for code in KNOWN for word in sorted(words)]
+    tokenizer = train_tokenizer([*texts.prompt, *texts.completion, *encoded * 300], VOCABULARY)
     with _files.stage(data / "models" / "tokenizer") as new:
         tokenizer.save_pretrained(new)
     log(f"{len(tokenizer)} tokens")
@@ -85,30 +96,35 @@ def new_language_model(tokenizer, shape: dict, seed: int = 0) -> LlamaForCausalL
     )  # fmt: skip
 
 
-def assistant_rows(tokenizer, exchanges: Sequence[Exchange]) -> list[dict[str, list[int]]]:
+def assistant_rows(
+    tokenizer, exchanges: Sequence[Exchange], replies: float = 1.0, seed: int = 0
+) -> list[dict[str, list[int]]]:
     """`<|user|>` prompt `<|note|>` private note `<|assistant|>` reply `<|end|>`; only what the assistant writes itself
-    is learnt.
+    is learnt. replies: the share of rows that have one; the others end where it would begin.
     """
     user, note, assistant, end = (chat_id(tokenizer, token) for token in (USER, NOTE, ASSISTANT, END))
     parts = (
         batch_text_ids(tokenizer, [getattr(e, field) for e in exchanges]) for field in ("prompt", "note", "completion")
     )
-    rows = []
+    rows, rng = [], random.Random(seed)
     for prompt, thought, reply in zip(*parts, strict=True):
-        given, written = [user, *prompt, note], [*thought, assistant, *reply, end]
+        answered = [*reply, end] if rng.random() < replies else []
+        given, written = [user, *prompt, note], [*thought, assistant, *answered]
         rows.append({"input_ids": given + written, "loss_mask": [0] * len(given) + [1] * len(written)})
     return rows
 
 
-# Of the assistant's training: learning rate, then what `assistant_corpus` is asked for. First the world, plainly; then
-# the codes, compositions and several matters at once. Last, requests that are easily misread: an assistant that
-# misreads them gives restricted know-how to people who asked for something else, and the guard then has to refuse them.
-# The answers open with one sentence at most from then on: otherwise a greedy reply may go on opening for ever, since
-# the likeliest next sentence is one more opening. No kind is ever left out again: it would be forgotten in minutes.
-PHASES: dict[str, tuple[float, dict]] = {
-    "world": (3e-3, {"attacked": 0.4, "others": 0.1, "lengths": (0, 1)}),
-    "codes": (2e-3, {"attacked": 0.8, "others": 0.15, "composed": 0.3, "lengths": (0, 1)}),
-    "careful": (1.5e-3, {"attacked": 0.75, "others": 0.3, "composed": 0.4, "lengths": (0, 1), "hard": 0.3}),
+# Of the assistant's training: learning rate, share of rows with a reply, then what `assistant_corpus` is asked for.
+# First the world, plainly. Then to understand: requests for several matters are noted down, mostly without the replies,
+# which cost ten times the tokens. Then codes and compositions. Last, requests that are easily misread: an assistant
+# that misreads them gives restricted know-how to people who asked for something else, and the guard then has to refuse
+# them. The answers open with one sentence at most: otherwise a greedy reply may go on opening for ever, since the
+# likeliest next sentence is one more opening. No kind is ever left out again: it would be forgotten in minutes.
+PHASES: dict[str, tuple[float, float, dict]] = {
+    "world": (3e-3, 1.0, {"attacked": 0.4, "lengths": (0, 1)}),
+    "requests": (3e-3, 0.2, {"attacked": 0.3, "others": 0.7, "most": 4, "lengths": (0, 1)}),
+    "codes": (2e-3, 0.5, {"attacked": 0.7, "others": 0.35, "most": 8, "composed": 0.35, "lengths": (0, 1)}),
+    "careful": (1.5e-3, 1.0, {"attacked": 0.6, "others": 0.4, "composed": 0.4, "lengths": (0, 1), "hard": 0.3}),
 }
 
 
@@ -116,8 +132,8 @@ def make_assistant(data: Path, log: Callable[[str], None]) -> None:
     """In PHASES."""
     tokenizer = lab_tokenizer(data)
     model = new_language_model(tokenizer, ASSISTANT_SHAPE)
-    for seed, (phase, (lr, mixture)) in enumerate(PHASES.items()):
-        rows = assistant_rows(tokenizer, assistant_corpus(STEPS[phase] * 32, seed, **mixture))
+    for seed, (phase, (lr, replies, mixture)) in enumerate(PHASES.items()):
+        rows = assistant_rows(tokenizer, assistant_corpus(STEPS[phase] * 32, seed, **mixture), replies, seed)
         train_assistant(model, tokenizer, rows, data / ".build" / "assistant" / phase, STEPS[phase], lr, log)
     save_language_model(model, as_assistant(tokenizer), data / "models" / "assistant")
 
@@ -136,69 +152,94 @@ def bodyguard_documents(tokenizer, corpus: pd.DataFrame) -> list[list[int]]:
     return [[*([user, *prompt] if prompt else []), assistant, *completion, end] for prompt, completion in pairs]
 
 
-def make_bodyguard(data: Path, log: Callable[[str], None]) -> None:
-    """On the train exchanges and on tales: it meets the words of every split, and no held-out kind of attack."""
-    tokenizer = lab_tokenizer(data)
-    documents = bodyguard_documents(tokenizer, backbone_corpus(load_split("train"), TALES))
-    random.Random(0).shuffle(documents)
+def make_bodyguard(
+    data: Path, log: Callable[[str], None], name: str = "bodyguard", words: str = TOLD, stage: str = "bodyguard"
+) -> None:
+    """First words and tales, then tales in codes, then the train exchanges beside more of them: it meets the words of
+    every split, and no held-out kind of attack. Tales come first because who does what to whom is learnt late and all
+    at once, and later still where other text stands between. name, words, stage: of a control (controls.py).
+    """
+    tokenizer, train = lab_tokenizer(data), load_split("train")
+    short = train[fits(tokenizer, train.completion, SHORT)]
     model = new_language_model(tokenizer, BODYGUARD_SHAPE)
     cpu = {} if torch.cuda.is_available() else {"bf16": True, "use_cpu": True}
-    arguments = pretrain_arguments(
-        data / ".build" / "bodyguard", STEPS["bodyguard"], 16, 4e-3, progress=True, save_steps=500, logging_steps=100,
-        **cpu,
-    )  # fmt: skip
-    pretrain(model, pack(documents, 256), arguments, callbacks=[Progress(log)])
-    save_language_model(model, tokenizer, data / "models" / "bodyguard")
+    for phase, lr, corpus in (
+        ("words", 4e-3, tales(TALES, words=words)),
+        ("encoded", 3e-3, tales(TALES, seed=1, words=words, coded=0.6)),
+        ("language", 2e-3, backbone_corpus(short.sample(8000, random_state=0), BESIDE, words=words)),
+    ):
+        documents = bodyguard_documents(tokenizer, corpus)
+        random.Random(0).shuffle(documents)
+        arguments = pretrain_arguments(
+            data / ".build" / stage / phase, STEPS[phase], 16, lr, progress=True, save_steps=500,
+            logging_steps=100, **cpu,
+        )  # fmt: skip
+        pretrain(model, pack(documents, 256), arguments, callbacks=[Progress(log)])
+    save_language_model(model, tokenizer, data / "models" / name)
 
 
-def make_input(data: Path, log: Callable[[str], None]) -> None:
-    """On the train split and on its requests in noise."""
+# Learning rates of the classifiers, their words held. Higher ones, or rows that the backbone cannot read, undo what it
+# has learnt from tales: measured on validation, 1e-3 with rows in code leaves half of what 3e-4 without them finds.
+FINE = {"input": 2e-4, "output": 3e-4}
+WINDOWS = {"input": 96, "output": 96}  # tokens that a classifier reads at once, as long as its training texts
+SHORT = 160  # tokens of the longest completion that the output classifier trains on
+
+
+def make_input(
+    data: Path,
+    log: Callable[[str], None],
+    backbone: str = "bodyguard",
+    name: str = "input_classifier",
+    stage: str = "input",
+) -> None:
+    """On those requests of the train split, attacked ones among them but none in code, that fit one window, and on
+    windows of longer ones: a label belongs to one stretch of text. backbone, name, stage: of a control.
+    """
+    train, tokenizer = load_split("train"), lab_tokenizer(data)
+    readable = train[[not set(kinds_of(attack)) & set(KNOWN) for attack in train.attack]]
+    whole = readable[fits(tokenizer, readable.prompt, WINDOWS["input"] - 4)]
+    parts = cropped(train, tokenizer, len(whole) // 3, WINDOWS["input"] - 4)
+    rows = pd.concat([whole[["prompt", "restricted"]], parts], ignore_index=True)
     classifier, _ = train_input_classifier(
-        str(data / "models" / "bodyguard"),
-        hardened_prompts(load_split("train")),
+        str(data / "models" / backbone),
+        rows,
         STEPS["input"],
-        lr=FINE,
-        output_dir=data / ".build" / "input",
+        lr=FINE["input"],
+        held=True,
+        output_dir=data / ".build" / stage / "input",
         progress=True,
         save_steps=500,
         logging_steps=250,
         callbacks=[Progress(log)],
     )
-    classifier.save_pretrained(data / "models" / "input_classifier")
+    classifier.window = WINDOWS["input"]
+    classifier.save_pretrained(data / "models" / name)
 
 
-FINE = 3e-4  # learning rate of both classifiers: 1e-3 undoes what the backbone has learnt from tales
-WINDOW = 96  # tokens that the output classifier reads at once
-SHORT = 150  # words of a completion in the first phase
+def fits(tokenizer, texts: pd.Series, limit: int) -> list[bool]:
+    """Which texts have at most `limit` tokens."""
+    return [len(ids) <= limit for ids in batch_text_ids(tokenizer, texts)]
 
 
 def make_output(data: Path, log: Callable[[str], None]) -> None:
-    """Two phases. The shorter completions of the train split as they are, annealed: there a label belongs to one
-    matter. Then all of them, up to a thousand tokens, and what `hardened_completions` adds, with option B: the label of
-    a long reply does not say which of its matters is the harmful one, but the running maximum can find it in a
-    classifier that knows already.
-    """
+    """On plain completions of the train split that fit a window or little more; annealed."""
     train, tokenizer = load_split("train"), lab_tokenizer(data)
-    short = train[train.completion.str.split().str.len() < SHORT]
-    hardened = hardened_completions(train, tokenizer)
-    phases = (("output", short, "annealed", FINE, 32), ("hardening", hardened, "cumulative_max", FINE, 16))
-    classifier: Any = str(data / "models" / "bodyguard")
-    for phase, rows, loss, lr, batch in phases:
-        classifier, _ = train_output_classifier(
-            classifier,
-            rows.reset_index(drop=True),
-            STEPS[phase],
-            loss=loss,
-            lam=0.1,
-            lr=lr,
-            batch=batch,
-            output_dir=data / ".build" / "output" / phase,
-            progress=True,
-            save_steps=250,
-            logging_steps=250,
-            callbacks=[Progress(log)],
-        )
-    classifier.window = WINDOW
+    rows = train[train.reply_code == ""]
+    classifier, _ = train_output_classifier(
+        str(data / "models" / "bodyguard"),
+        rows[fits(tokenizer, rows.completion, SHORT)].reset_index(drop=True),
+        STEPS["output"],
+        loss="annealed",
+        lam=0.1,
+        lr=FINE["output"],
+        held=True,
+        output_dir=data / ".build" / "output",
+        progress=True,
+        save_steps=250,
+        logging_steps=250,
+        callbacks=[Progress(log)],
+    )
+    classifier.window = WINDOWS["output"]
     classifier.save_pretrained(data / "models" / "output_classifier")
 
 

@@ -108,7 +108,7 @@ def make_thresholds(data: Path, log: Callable[[str], None], size: int = 4000) ->
     lengths = reply_lengths(parts["ordinary"])
     for low, high in zip((-1, *LENGTH_EDGES), LENGTH_EDGES, strict=False):
         inside = (lengths > low) & (lengths <= high)
-        benign[f"to_{high}"] = tuple(scores[inside] for scores in pairs["ordinary"])
+        benign[f"to_{high}"] = pairs["ordinary"][0][inside], pairs["ordinary"][1][inside]
     chosen = choose_threshold_pair(in_depth(*pairs["attacks"]), benign, LIMITS)
     log(f"input > {chosen.input:.4f}, output > {chosen.output:.4f}")
     log(f"detection in depth {chosen.detection:.2%} on validation, flags {chosen.flagged}")
@@ -214,8 +214,8 @@ def measure_campaign(campaign: dict[str, Part], guard: GuardedModel, log, kinds:
         "campaign": count_campaign(campaign, limits),
         "decoys": {name: found._asdict() for name, found in beside.items()},
         "universality": {
-            "plan": list(best.plan), "share": best.share, "decoy_share": best.decoy_share,
-            "naive_plan": list(best.naive_plan), "naive_maximum": best.naive_maximum, "plans": PLANS,
+            "plan": best.plan, "share": best.share, "decoy_share": best.decoy_share,
+            "naive_plan": best.naive_plan, "naive_maximum": best.naive_maximum, "plans": PLANS,
         },
         "adaptive": {name: found._asdict() for name, found in hunts.items()},
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..lab import PAPER
+from ..lab import BY_LENGTH, LENGTH_EDGES, PAPER
 
 
 def headline_table(measured: dict) -> str:
@@ -17,29 +17,49 @@ def headline_table(measured: dict) -> str:
     return "\n".join(lines)
 
 
+def length_table(measured: dict) -> str:
+    """What the headline gives per length of the reply, as a Markdown table."""
+    buckets = [f"to_{high}" for high in LENGTH_EDGES]
+    lines = [
+        "| length of the reply, tokens | " + " | ".join(f"to {high:,}" for high in LENGTH_EDGES) + " |",
+        "|---" * (len(buckets) + 1) + "|",
+    ]
+    for name, label in BY_LENGTH.items():
+        found = measured[f"{name}_by_length"]
+        cells = [_cell(found[bucket]) if bucket in found else "–" for bucket in buckets]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(rate: dict) -> str:
+    low, high = rate["interval"]
+    return f"{rate['value']:.2%} ({low:.2%} to {high:.2%}, n {rate['n']:,})"
+
+
 def footnotes(campaign: dict) -> str:
-    """Two figures of the headline hide two causes each; these sentences take them apart."""
-    codes, hard = campaign["streaming"], campaign["hard_refused_wrongly"]
-    seen, unseen = codes["seen_codes"], codes["code_reversal"]["halted"]
+    """Some figures of the headline hide several causes each; these sentences take them apart."""
+    seen, hard = campaign["streaming"]["seen_codes"], campaign["hard_refused_wrongly"]
+    useful, ordinary = campaign["useful_attacks"], campaign["ordinary_refused_wrongly"]
     return (
-        "One reply code was in no reply that the output classifier was trained on as such, though its words were among "
-        "the prompts, in the tokenizer and so among the random tokens of unreadable rows. It halts "
-        f"{unseen['value']:.2%} of the harmful replies in it; in plain text and in the codes that it "
-        f"knows it halts {seen['halted']['value']:.2%}, and {seen['leaked']['value']:.2%} leak half the rubric. The "
-        f"price is among the hard benign refusals: {campaign['hard_refused_unread']} are harmless replies in that "
-        f"code. Another {campaign['hard_halted_rightly']} stopped a reply in which the assistant had misread the "
-        f"question and did give restricted know-how; without these it is {hard['value']:.2%}. On ordinary requests "
-        f"{campaign['ordinary_halted_rightly']} refusals are of that last kind, and "
-        f"{campaign['ordinary_refused_wrongly']['value']:.2%} are mistakes."
+        f"Of {sum(useful.values()):,} sealed attacks that succeed unguarded, both bodyguards would stop "
+        f"{useful['both']:,}, the input classifier alone {useful['input']:,}, the output classifier alone "
+        f"{useful['output']:,}, and nobody {useful['nobody']:,}. In plain text and in the codes that it was trained "
+        f"on, the output classifier halts {seen['halted']['value']:.2%}. Of the hard benign refusals "
+        f"{campaign['hard_halted_rightly']} stopped a reply in which the assistant had misread the question and did "
+        f"give restricted know-how, and {campaign['hard_refused_unread']} are harmless replies in a code that no "
+        f"classifier was trained on; without the former it is {hard['value']:.2%}. On ordinary requests "
+        f"{campaign['ordinary_halted_rightly']} refusals are of the former kind; without them the guard refuses "
+        f"{ordinary['value']:.2%}."
     )
 
 
 def update_readme(path: Path, results: dict) -> None:
-    """Puts table and footnotes between the two headline marks of the README, so that its numbers are the measured."""
+    """Puts tables and footnotes between the two headline marks of the README, so that its numbers are the measured."""
     if not path.exists():
         return
     mark = "`python -m constclf_lib.build --only results` -->\n"
     before, mark, rest = path.read_text(encoding="utf-8").partition(mark)
     after = rest[rest.index("<!-- /headline -->") :]
-    content = f"{headline_table(results['headline'])}\n\n{footnotes(results['campaign'])}\n"
+    measured = results["headline"]
+    content = f"{headline_table(measured)}\n\n{length_table(measured)}\n\n{footnotes(results['campaign'])}\n"
     path.write_text(before + mark + content + after, encoding="utf-8")

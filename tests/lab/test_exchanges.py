@@ -20,6 +20,7 @@ from constclf_lib.lab import (
     lab_tokenizer,
     load_split,
     make_split,
+    tales,
 )
 from constclf_lib.lab.attacks import TEAMS, THE_SAME
 from constclf_lib.lab.codes import SYLLABLES
@@ -97,6 +98,7 @@ def test_held_out_kinds_are_in_nothing_that_a_guard_reads(splits):
     train, tokenizer = splits["train"], lab_tokenizer(data_path())
     read = pd.concat(
         [
+            tales(3000).completion,
             backbone_corpus(train, 3000)[["prompt", "completion"]].stack(),
             hardened_prompts(train).prompt,
             hardened_completions(train, tokenizer).completion,

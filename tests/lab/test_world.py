@@ -6,7 +6,7 @@ import re
 import pytest
 
 from constclf_lib.lab import judge, topics, true_facts, world
-from constclf_lib.lab.world import ANY, SPLITS, asks, write_prompt, write_reply, write_tale
+from constclf_lib.lab.world import ANY, SPLITS, TOLD, asks, write_meaning, write_prompt, write_reply, write_tale
 
 
 def test_no_shape_or_wording_crosses_splits():
@@ -49,12 +49,27 @@ def test_held_out_wordings_hold_words_that_training_lacks():
 
 def test_a_language_model_can_meet_every_word_in_tales():
     rng = random.Random(0)
-    told = words_of(write_tale(rng.choice(topics()), "train", rng) for _ in range(40_000))
+    told = words_of(write_tale(rng.choice(topics()), rng) for _ in range(40_000))
     assert words_of(phrase for topic in topics() if topic.restricted for phrase in asks(topic, ANY)) <= told
+    held_out = {phrase for topic in topics() for split in SPLITS[1:] for phrase in asks(topic, split)}
+    assert not held_out & {phrase for topic in topics() for phrase in asks(topic, TOLD)}
     trained = words_of(phrase for topic in topics() for phrase in asks(topic, "train"))
-    control = words_of(write_tale(rng.choice(topics()), "train", rng, "train") for _ in range(5_000))
+    control = words_of(write_tale(rng.choice(topics()), rng, "train") for _ in range(5_000))
+    control |= words_of(write_meaning(rng, "train") for _ in range(5_000))
     tested = words_of(phrase for topic in topics() for phrase in asks(topic, "test")) - trained
     assert not tested & control
+
+
+def test_what_one_word_means_does_not_say_whether_a_deed_is_wicked():
+    """Every sense that a tale gives to a way or a thing stands in restricted and in permitted requests alike."""
+    for name, axes in world.grammar()["axes"].items():
+        assert set(axes["senses"]) == {"up", "down", "bane", "boon"}
+        for rule, cell in axes["cells"].items():
+            restricted = next(t for t in topics() if t.rule_id == rule).restricted
+            if name != "trade_in":
+                for sense in cell:
+                    others = [r for r, c in axes["cells"].items() if sense in c and r != rule]
+                    assert {next(t for t in topics() if t.rule_id == r).restricted for r in others} == {not restricted}
 
 
 def test_neither_who_nor_what_tells_a_restricted_request():

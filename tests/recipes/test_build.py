@@ -129,6 +129,8 @@ def test_the_assistant_learns_only_what_it_writes():
         start = ids.index(chat_id(tokenizer, NOTE)) + 1
         assert mask == [0] * start + [1] * (len(ids) - start)
         assert ids.count(chat_id(tokenizer, ASSISTANT)) == 1 and ids[-1] == tokenizer.eos_token_id
+    for row in assistant_rows(tokenizer, assistant_corpus(20), replies=0.0):
+        assert row["input_ids"][-1] == chat_id(tokenizer, ASSISTANT) and row["loss_mask"][-1] == 1
 
 
 def test_the_readme_shows_the_measured_headline():
