@@ -126,7 +126,8 @@ def compute_overhead(
 
     Counted: the input classifier over the prompt with its LM head at the verdict only; the output classifier's backbone
     and value head over every completion token, no LM head; the assistant over prompt, private note and completion, its
-    LM head at every token it wrote. Where a classifier has a `window`, what its windows read again is counted.
+    LM head at every token it wrote. Where a classifier has a `window`, what its windows read again is counted, as if
+    the input classifier's, which are cut between characters, were cut between tokens.
     `replies`: from `generate_replies` (only the lengths are read). None of them is cut short here: a guard that halts
     saves compute, and that is not held in its favour.
     """

@@ -51,7 +51,7 @@ def make_augmentation(data: Path, log: Callable[[str], None]) -> None:
 
 
 def make_hardening(data: Path, log: Callable[[str], None], stored: dict) -> None:
-    """The output side, in the two phases of `make.make_output` and shorter: the split first, then what is added."""
+    """The output side in two phases: the split first, then what `hardened_completions` adds. The shipped recipe has no second phase."""
     runs, train, sets = stored.setdefault("output_runs", {}), load_split("train"), output_sets()
     rows = {"split": train, "hardened": hardened_completions(train, lab_tokenizer(data))}
     settings: dict[str, dict[str, Any]] = {

@@ -152,7 +152,7 @@ def _output(results: dict) -> tuple:
         f"word embeddings held. It reads in windows of {WINDOWS['output']} tokens. The thresholds were chosen on "
         "validation.",
         [*figures, *_known(streamed), *_system(results)],
-        "The longer the text, the more windows there are to be wrong in. What is in a code it hardly reads.",
+        "The longer the text, the more windows there are to be wrong in. It was trained on no reply in code.",
     )
 
 

@@ -39,8 +39,8 @@ def hold_words(model, but: Sequence[int] = ()) -> None:
     excepted; set weight_decay to 0.
 
     Where embeddings are tied to the LM head, a softmax over the vocabulary pushes down the row of every word that the
-    fine-tuning data lacks, and AdamW makes a small steady push as large as any other: after some hundred steps such a
-    word has lost what pretraining taught about it (chapter 02).
+    fine-tuning data lacks, and AdamW makes a small steady push as large as any other. That these rows move is tested;
+    how much of what pretraining taught is lost by it has not been measured apart from the learning rate.
     """
     layers = (model.get_input_embeddings(), model.get_output_embeddings())
     for weight in {id(layer.weight): layer.weight for layer in layers if layer is not None}.values():

@@ -79,7 +79,7 @@ def test_overhead_by_hand(lab):
 
 
 def test_what_windows_read_again_is_counted(lab, monkeypatch):
-    """20 tokens in windows of 8: 8, then six times 4 tokens again with up to 4 new ones."""
+    """20 tokens in windows of 8: 8, then three times 4 tokens again and 4 new ones."""
     replies = [{"prompt_tokens": 10, "note_tokens": 4, "completion_tokens": 20}]
     monkeypatch.setattr(lab.output, "window", 8, raising=False)
     monkeypatch.setattr(lab.input, "window", 8, raising=False)
