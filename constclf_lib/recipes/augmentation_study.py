@@ -51,7 +51,9 @@ def make_augmentation(data: Path, log: Callable[[str], None]) -> None:
 
 
 def make_hardening(data: Path, log: Callable[[str], None], stored: dict) -> None:
-    """The output side in two phases: the split first, then what `hardened_completions` adds. The shipped recipe has no second phase."""
+    """The output side in two phases: the split first, then what `hardened_completions` adds, which the shipped recipe
+    leaves out.
+    """
     runs, train, sets = stored.setdefault("output_runs", {}), load_split("train"), output_sets()
     rows = {"split": train, "hardened": hardened_completions(train, lab_tokenizer(data))}
     settings: dict[str, dict[str, Any]] = {
