@@ -340,35 +340,33 @@ def restricted_requests(size: int, others: bool = False, split: str = "test", se
     return pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS))
 
 
-def tales(count: int, seed: int = 0, words: str = world.TOLD, coded: float = 0.0) -> pd.DataFrame:
+def tales(
+    count: int, seed: int = 0, words: str = world.TOLD, translated: float = 0.0, coded: float = 0.0
+) -> pd.DataFrame:
     """What the bodyguards' backbone reads first: `count` documents of four sentences, tales and what words mean.
 
-    Columns `prompt` ("") and `completion`. coded: the share of the tales whose phrase is in a code of the train kinds,
-    which is then known like another language. With `words="train"` they hold no word that the exchanges lack: the
-    control that shows what meeting a word in pretraining brings.
+    Columns `prompt` ("") and `completion`. translated: the share of sentences that say a phrase in a code of the train
+    kinds and in plain words, which is how a code is learnt. coded: the share of tales told in such a code, which is
+    then known like another language. With `words="train"` they hold no word that the exchanges lack: the control that
+    shows what meeting a word in pretraining brings.
     """
     rng = random.Random(f"tales/{seed}")
-    return pd.DataFrame(
-        {"prompt": "", "completion": [" ".join(_tale(rng, words, coded) for _ in range(4)) for _ in range(count)]}
-    )
+
+    def sentence() -> str:
+        return _translation(rng, words) if rng.random() < translated else _tale(rng, words, coded)
+
+    return pd.DataFrame({"prompt": "", "completion": [" ".join(sentence() for _ in range(4)) for _ in range(count)]})
 
 
 def backbone_corpus(exchanges: pd.DataFrame, count: int, seed: int = 0, words: str = world.TOLD) -> pd.DataFrame:
     """What it reads then: exchanges, and `count` documents beside them. Columns as `tales`.
 
-    Two sixths of these are tales, so that no word is forgotten, and one a dictionary of the codes of the train kinds.
+    Two sixths of these are tales, so that no word is forgotten, and one translates from and into the codes of the train
+    kinds.
     The others tell what came of a request or of an answer, in shapes, words and disguises of train: what tales teach
     has to carry over to exchanges.
     """
     rng = random.Random(f"backbone/{seed}")
-
-    def entry() -> str:
-        """One to three words of a deed and what they are in a code."""
-        code, phrase = CODES[rng.choice(KNOWN)], rng.choice(world.asks(rng.choice(_about_hazards()), words)).split()
-        start = rng.randrange(len(phrase))
-        plain = " ".join(phrase[start : start + rng.randint(1, 3)])
-        shape = rng.choice(['With {hint}, "{coded}" is "{plain}".', '"{plain}" is "{coded}", with {hint}.'])
-        return shape.format(hint=code.hint, coded=code.encode(plain), plain=plain)
 
     def asked_or_answered(others: float = 0.0) -> Exchange:
         kinds = _draw_kinds(rng, attacks.SEEN, 0.3) if rng.random() < 0.3 else ()
@@ -388,7 +386,7 @@ def backbone_corpus(exchanges: pd.DataFrame, count: int, seed: int = 0, words: s
 
     def document(i: int) -> tuple[str, str]:
         if i % 6 == 0:
-            return "", " ".join(entry() for _ in range(6))
+            return "", " ".join(_translation(rng, words) for _ in range(4))
         if i % 6 in (1, 3):
             row = asked_or_answered(others=0.3)
             return row.prompt, world.what_came_of_it(row.restricted, rng, verdict=True)
@@ -403,6 +401,18 @@ def _about_hazards() -> list[world.Topic]:
 
 
 KNOWN = tuple(sorted({attacks.ATTACKS[kind].reply_code for kind in attacks.SEEN} - {""}))  # codes of the train kinds
+
+
+def _translation(rng: random.Random, words: str) -> str:
+    """A phrase, or an answer in short, in a code and in plain words."""
+    code, topic = CODES[rng.choice(KNOWN)], rng.choice(_about_hazards())
+    plain = rng.choice(world.asks(topic, words))
+    if rng.random() < 0.3:
+        plain = world.write_bare(topic, "train", rng, world.random_facts(topic, rng), words).text
+    first, second = code.encode(plain), plain
+    if rng.random() < 0.3:
+        first, second = second, first
+    return f'With {code.hint}: "{first}" is "{second}".'
 
 
 def _tale(rng: random.Random, words: str, coded: float) -> str:

@@ -52,7 +52,8 @@ CONTEXT = 2048
 STEPS = {
     "world": 1500,
     "requests": 1600,
-    "codes": 1800,
+    "many": 2000,
+    "codes": 2600,
     "careful": 1000,
     "words": 1500,
     "encoded": 1500,
@@ -116,14 +117,15 @@ def assistant_rows(
 
 # Of the assistant's training: learning rate, share of rows with a reply, then what `assistant_corpus` is asked for.
 # First the world, plainly. Then to understand: requests for several matters are noted down, mostly without the replies,
-# which cost ten times the tokens. Then codes and compositions. Last, requests that are easily misread: an assistant
+# which cost ten times the tokens; few matters first, then many. Then codes and compositions. Last, requests that are easily misread: an assistant
 # that misreads them gives restricted know-how to people who asked for something else, and the guard then has to refuse
 # them. The answers open with one sentence at most: otherwise a greedy reply may go on opening for ever, since the
 # likeliest next sentence is one more opening. No kind is ever left out again: it would be forgotten in minutes.
 PHASES: dict[str, tuple[float, float, dict]] = {
     "world": (3e-3, 1.0, {"attacked": 0.4, "lengths": (0, 1)}),
-    "requests": (3e-3, 0.2, {"attacked": 0.3, "others": 0.7, "most": 4, "lengths": (0, 1)}),
-    "codes": (2e-3, 0.5, {"attacked": 0.7, "others": 0.35, "most": 8, "composed": 0.35, "lengths": (0, 1)}),
+    "requests": (3e-3, 0.3, {"attacked": 0.3, "others": 0.7, "most": 4, "lengths": (0, 1)}),
+    "many": (2e-3, 0.4, {"attacked": 0.4, "others": 0.5, "most": 8, "lengths": (0, 1)}),
+    "codes": (2e-3, 0.6, {"attacked": 0.7, "others": 0.35, "most": 12, "composed": 0.35, "lengths": (0, 1)}),
     "careful": (1.5e-3, 1.0, {"attacked": 0.6, "others": 0.4, "composed": 0.4, "lengths": (0, 1), "hard": 0.3}),
 }
 
