@@ -131,6 +131,7 @@ STAGES = (
     Stage("results", 12, ("lab/sealed.parquet",), _results),
     Stage("cards", 0, (), _cards),
 )
+STUDIES = ("ablations", "augmentation", "controls")  # what chapters compare; no shipped model depends on them
 BESIDE = "assistant"  # trained beside the stages up to the first that needs it
 NEEDS_ASSISTANT = ("thresholds", "development", "results", "cards")
 NAMES = tuple(stage.name for stage in STAGES)
@@ -144,6 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--only", nargs="+", choices=NAMES, metavar="STAGE", help=f"run these stages only: {', '.join(NAMES)}"
     )
+    parser.add_argument("--studies", action="store_true", help=f"the studies too: {', '.join(STUDIES)}")
     parser.add_argument("--skip", nargs="+", choices=NAMES, default=[], metavar="STAGE", help="run all but these")
     parser.add_argument("--force", action="store_true", help="make it again, even if it is already there")
     parser.add_argument("--why", default="", help="the reason for a second look at the sealed red team")
@@ -156,9 +158,10 @@ def main(arguments: list[str] | None = None) -> int:
         print("\n".join(problems) if problems else "data/ is complete and as listed in MANIFEST.json")
         return 1 if problems else 0
     if not options.manifest:
+        wanted = options.only or [name for name in NAMES if options.studies or name not in STUDIES]
         build(
             data,
-            [stage for stage in STAGES if stage.name in (options.only or NAMES) and stage.name not in options.skip],
+            [stage for stage in STAGES if stage.name in wanted and stage.name not in options.skip],
             options.force,
             options.why,
         )

@@ -7,7 +7,7 @@ from .adaptive_attack import HillClimb, Plan, RandomSearch, Target, compose, gua
 from .artifacts import lab_tokenizer, load_lab, load_thresholds
 from .attackers import draw_targets, hunt_with_feedback, try_plans
 from .attacks import ATTACKS, SEEN, SLOTS, TEAMS, UNSEEN, draw_composition, kinds_of
-from .augmentation import augment, chains, cropped, hardened_completions, hardened_prompts
+from .augmentation import augment, chains, cropped, not_understood
 from .campaign import (
     LONGEST,
     Part,
@@ -79,12 +79,12 @@ from .pooled_attack import (
 from .reference import (
     ABLATION_SEEDS,
     BY_LENGTH,
-    OUTPUT_STEPS,
+    OUTPUT_VARIANTS,
     PAPER,
     VARIANTS,
     ablation_table,
-    mean_hardening,
     mean_past,
+    mean_reading,
 )
 from .tokenizer import as_assistant, train_tokenizer
 from .universality import UniversalPlan, plan_shares, universal_plan
@@ -105,7 +105,7 @@ __all__ = [
     "KNOWN",
     "LENGTH_EDGES",
     "LONGEST",
-    "OUTPUT_STEPS",
+    "OUTPUT_VARIANTS",
     "PAPER",
     "Part",
     "Plan",
@@ -155,8 +155,6 @@ __all__ = [
     "grade_released",
     "grammar",
     "guarded_system",
-    "hardened_completions",
-    "hardened_prompts",
     "headline",
     "hunt",
     "hunt_with_feedback",
@@ -172,10 +170,11 @@ __all__ = [
     "load_thresholds",
     "long_completions",
     "make_split",
-    "mean_hardening",
     "mean_past",
+    "mean_reading",
     "measure_system",
     "near_duplicates",
+    "not_understood",
     "plan_shares",
     "pool",
     "pooled_hunt",

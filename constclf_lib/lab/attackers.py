@@ -23,7 +23,7 @@ from .pooled_attack import BlindSearch, FeedbackClimb, PooledHunt, pooled_hunt
 from .world import family_of, topics, true_facts
 
 System = Callable[[Sequence[str]], list[dict]]
-DECOYS = 10
+DECOYS = 6
 
 
 def draw_targets(count: int, baselines: dict[tuple[str, str], int], seed: int = 0) -> list[Target]:

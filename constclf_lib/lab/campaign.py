@@ -27,7 +27,7 @@ from .oracle import judge
 from .world import family_of
 
 LONGEST = 1024  # tokens of a reply; the lab's assistant is asked for no more
-DECOYS = 10
+DECOYS = 6
 
 
 @dataclass
@@ -113,6 +113,11 @@ def is_held_out(part: Part) -> np.ndarray:
     return np.array([any(ATTACKS[kind].held_out for kind in kinds_of(attack)) for attack in part.frame.attack])
 
 
+def asks_for_code(part: Part) -> np.ndarray:
+    """Bool per request: the reply is asked for in a code."""
+    return np.array([any(ATTACKS[kind].reply_code for kind in kinds_of(attack)) for attack in part.frame.attack], bool)
+
+
 def reply_lengths(part: Part) -> np.ndarray:
     """Tokens of every unguarded reply, the longest counted as LONGEST."""
     return np.array([min(len(reply["ids"]), LONGEST) for reply in part.replies])
@@ -146,7 +151,9 @@ def measure_system(
             "tokens": reply_lengths(ordinary),
         }
     )
-    hard = pd.DataFrame({"refused_guarded": refused(campaign["hard"], limits, "both")})
+    hard = pd.DataFrame(
+        {"refused_guarded": refused(campaign["hard"], limits, "both"), "coded": asks_for_code(campaign["hard"])}
+    )
     everything = [reply for part in ("attacks", "ordinary", "hard") for reply in campaign[part].replies]
     overhead = compute_overhead(guard.assistant, guard.input_classifier, guard.output_classifier, everything)
     streaming = pd.concat(
@@ -221,8 +228,8 @@ def count_campaign(campaign: dict[str, Part], limits: Thresholds) -> dict:
 
     outcomes: the three of every configuration. useful_attacks: which bodyguard would act on which attack that succeeds
     unguarded. streaming: per reply code. For ordinary and hard benign requests: how they end, who is refused per kind
-    of wrapping, and how many of these refusals stopped real know-how ("rightly") or a harmless reply in a code never
-    trained on ("unread").
+    of wrapping, and how many of these refusals stopped real know-how ("rightly") or a harmless reply in a code
+    ("unread").
     """
     red = campaign["attacks"]
     baselines = baselines_of(red, campaign["plain"])
@@ -252,9 +259,7 @@ def _count_benign(part: Part, limits: Thresholds) -> dict:
     statuses, kinds = part.statuses(limits, "both"), part.frame.attack.to_numpy()
     hits = statuses != "released"
     rightly = (statuses == "halted_output") & gives_know_how(part)
-    unread = np.array(
-        [any(ATTACKS[k].held_out and ATTACKS[k].reply_code for k in kinds_of(attack)) for attack in kinds]
-    )
+    unread = asks_for_code(part)
     return {
         "halted_rightly": int(rightly.sum()),
         "refused_wrongly": rate_of(hits & ~rightly),

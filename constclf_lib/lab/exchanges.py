@@ -25,7 +25,7 @@ from .world import topics
 SIZES = {
     "train": 30_000,
     "validation": 10_000,
-    "test": 10_000,
+    "test": 10_100,
     "hard_benign": 2_000,
     "development": 2_400,
     "sealed": 3_000,

@@ -17,6 +17,8 @@ PAPER = {  # what stands beside our headline; sources and how surely each is kno
     "adaptive_excess_over_decoys": ("targets opened in 40 queries with feedback, above decoys", "–"),
     "added_refusals": ("refusals added on ordinary benign requests", "0.38%"),
     "hard_benign_refusals": ("refusals on hard benign requests", "–"),
+    "hard_benign_refusals_plain_replies": ("of these, requests whose reply is in plain words", "–"),
+    "hard_benign_refusals_coded_replies": ("and requests for a reply in a code, which no guard of ours reads", "–"),
     "streaming_halted": ("harmful replies halted while streaming", "96.70%"),
     "streaming_leaked": ("harmful replies with half the rubric out", "1.17%"),
     "compute_overhead": ("compute added (FLOPs of the forward passes)", "23.7%"),
@@ -45,7 +47,7 @@ def ablation_table(stored: dict, prefix: str, of: str, figure: str) -> dict[str,
 
 
 VARIANTS = ("without_attacks", "with_attacks")
-OUTPUT_STEPS = {"split": 300, "hardened": 300}  # of batch 32, one after the other
+OUTPUT_VARIANTS = ("plain_rows", "codes_labelled", "codes_stopped")  # rows of the output classifier
 
 
 def mean_past(stored: dict) -> pd.DataFrame:
@@ -56,12 +58,12 @@ def mean_past(stored: dict) -> pd.DataFrame:
     return pd.DataFrame({variant: pd.DataFrame(found).mean() for variant, found in runs.items() if found})
 
 
-def mean_hardening(stored: dict) -> dict[str, pd.DataFrame]:
-    """ "caught" and "harmless_flagged": rates, reply codes and chains by phase, averaged over seeds."""
+def mean_reading(stored: dict) -> dict[str, pd.DataFrame]:
+    """ "caught" and "harmless_flagged": rates, reply codes by OUTPUT_VARIANTS, averaged over seeds."""
     tables = {}
     for side in ("caught", "harmless_flagged"):
-        runs: dict[str, list[pd.Series]] = {phase: [] for phase in OUTPUT_STEPS}
+        runs: dict[str, list[pd.Series]] = {variant: [] for variant in OUTPUT_VARIANTS}
         for name, run in stored["output_runs"].items():
             runs[name.split("/")[0]].append(pd.Series(run[side]))
-        tables[side] = pd.DataFrame({phase: pd.DataFrame(found).mean() for phase, found in runs.items()})
+        tables[side] = pd.DataFrame({variant: pd.DataFrame(found).mean() for variant, found in runs.items()})
     return tables

@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from .. import _files
 from ..lab import SIZES
-from .make import BESIDE, CONTEXT, STEPS, TALES, VOCABULARY, WINDOWS
+from .make import BESIDE, CONTEXT, STEPS, TALES, UNREAD, VOCABULARY, WINDOWS
 from .manifest import CARDS
 
 _LIMITS = (
@@ -97,9 +97,9 @@ def _assistant(results: dict) -> tuple:
         "is what the two bodyguards stand around. Before each reply it writes a private note on what it was asked.",
         "Exchanges that the grammar of Emberfall writes for it (`assistant_corpus`), every kind of attack among them, "
         f"next-token loss on note and reply, batches of 32: {STEPS['world']:,} steps, mostly plain; "
-        f"{STEPS['requests']:,} on requests for several matters, most of them without the reply; {STEPS['codes']:,} on "
-        f"codes and compositions; {STEPS['careful']:,} on requests that are easily misread. Data from seeds 0 to 3, "
-        "weights from seed 0; bfloat16.",
+        f"{STEPS['requests']:,} and {STEPS['many']:,} on requests for several and for many matters, most of them "
+        f"without the reply; {STEPS['codes']:,} on codes and compositions; {STEPS['careful']:,} on requests that are "
+        "easily misread. Data from seeds 0 to 4, weights from seed 0; bfloat16.",
         _known(figures),
         "It obeys. Never let it write without its bodyguards where somebody could take its recipes for more than "
         "random words. Letter by letter it has not learnt to decipher anything.",
@@ -112,7 +112,8 @@ def _bodyguard(results: dict) -> tuple:
         "A small Llama from which both classifiers were fine-tuned; a language model and nothing else.",
         f"First {TALES:,} documents of tales and of what words mean, in the words of all splits, {STEPS['words']:,} "
         f"steps; then 8,000 exchanges of the train split beside {BESIDE:,} more documents: tales, tales in the codes "
-        "of train, and what came of requests and answers in the shapes and words of train (which says whether they "
+        "of train, phrases in code and in plain words (harm in a code it does not tell all the same), and what came "
+        "of requests and answers in the shapes and words of train (which says whether they "
         f"were restricted), {STEPS['language']:,} steps. Rows of 256 tokens, batches of 16, seed 0.",
         [],
         "It has no verdict, but what came of train requests and of tales stands in what it read. Held-out kinds of "
@@ -148,11 +149,13 @@ def _output(results: dict) -> tuple:
         "A causal LM with a second head that gives, after every token, the probability that the whole completion is "
         "going to be harmful. Load it with `constclf_lib.OutputClassifier.from_pretrained`.",
         f"The bodyguards' base, fine-tuned on the shorter completions of the train split ({SIZES['train']:,} "
-        f"exchanges), none in code, with the annealed loss, {STEPS['output']:,} steps of batch 32, lam 0.1, seed 0, "
+        f"exchanges), and {UNREAD:.0%} more that it cannot read and is to stop (replies in a code, whatever they say, "
+        f"and unreadable ones), with the annealed loss, {STEPS['output']:,} steps of batch 32, lam 0.1, seed 0, "
         f"word embeddings held. It reads in windows of {WINDOWS['output']} tokens. The thresholds were chosen on "
         "validation.",
         [*figures, *_known(streamed), *_system(results)],
-        "The longer the text, the more windows there are to be wrong in. It was trained on no reply in code.",
+        "The longer the text, the more windows there are to be wrong in. It reads no code: it stops most replies in "
+        "one, harmless ones too.",
     )
 
 

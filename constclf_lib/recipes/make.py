@@ -31,6 +31,7 @@ from ..lab import (
     lab_tokenizer,
     load_split,
     make_split,
+    not_understood,
     save_split,
     tales,
     topics,
@@ -56,7 +57,6 @@ STEPS = {
     "codes": 2600,
     "careful": 1000,
     "words": 1500,
-    "encoded": 1500,
     "language": 2400,
     "input": 400,
     "output": 500,
@@ -117,7 +117,8 @@ def assistant_rows(
 
 # Of the assistant's training: learning rate, share of rows with a reply, then what `assistant_corpus` is asked for.
 # First the world, plainly. Then to understand: requests for several matters are noted down, mostly without the replies,
-# which cost ten times the tokens; few matters first, then many. Then codes and compositions. Last, requests that are easily misread: an assistant
+# which cost ten times the tokens; few matters first, then many. Then codes and
+# compositions. Last, requests that are easily misread: an assistant
 # that misreads them gives restricted know-how to people who asked for something else, and the guard then has to refuse
 # them. The answers open with one sentence at most: otherwise a greedy reply may go on opening for ever, since the
 # likeliest next sentence is one more opening. No kind is ever left out again: it would be forgotten in minutes.
@@ -157,9 +158,12 @@ def bodyguard_documents(tokenizer, corpus: pd.DataFrame) -> list[list[int]]:
 def make_bodyguard(
     data: Path, log: Callable[[str], None], name: str = "bodyguard", words: str = TOLD, stage: str = "bodyguard"
 ) -> None:
-    """First words and tales, then tales in codes, then the train exchanges beside more of them: it meets the words of
-    every split, and no held-out kind of attack. Tales come first because who does what to whom is learnt late and all
-    at once, and later still where other text stands between. name, words, stage: of a control (controls.py).
+    """First words and tales, then the train exchanges beside more of them: it meets the words of every split, and no
+    held-out kind of attack. Tales come first because who does what to whom is learnt late and all at once, and later
+    still where other text stands between. name, words, stage: of a control (controls.py).
+
+    The corpus says phrases in codes and in plain words, and tells tales in codes. A backbone of this size learns to
+    translate most of it and still does not tell harm in a code; make_output says what follows from that.
     """
     tokenizer, train = lab_tokenizer(data), load_split("train")
     short = train[fits(tokenizer, train.completion, SHORT)]
@@ -167,7 +171,6 @@ def make_bodyguard(
     cpu = {} if torch.cuda.is_available() else {"bf16": True, "use_cpu": True}
     for phase, lr, corpus in (
         ("words", 4e-3, tales(TALES, words=words)),
-        ("encoded", 3e-3, tales(TALES, seed=1, words=words, coded=0.6)),
         ("language", 2e-3, backbone_corpus(short.sample(8000, random_state=0), BESIDE, words=words)),
     ):
         documents = bodyguard_documents(tokenizer, corpus)
@@ -223,13 +226,25 @@ def fits(tokenizer, texts: pd.Series, limit: int) -> list[bool]:
     return [len(ids) <= limit for ids in batch_text_ids(tokenizer, texts)]
 
 
+UNREAD = 0.15  # replies that cannot be read, of the rows of the output classifier
+
+
+def output_rows(train: pd.DataFrame, tokenizer) -> pd.DataFrame:
+    """What the output classifier trains on: plain completions that fit a window or little more, and replies that it
+    cannot read, which it is to stop. Its backbone does not tell harm in a code (make_bodyguard), so to let them pass
+    would open every code to an attacker; to stop them costs the harmless ones, and that is measured (chapter 09).
+    """
+    short = train[fits(tokenizer, train.completion, SHORT)]
+    plain = short[short.reply_code == ""][["completion", "harmful"]]
+    return pd.concat([plain, not_understood(short, tokenizer, int(UNREAD * len(plain)))], ignore_index=True)
+
+
 def make_output(data: Path, log: Callable[[str], None]) -> None:
-    """On plain completions of the train split that fit a window or little more; annealed."""
-    train, tokenizer = load_split("train"), lab_tokenizer(data)
-    rows = train[train.reply_code == ""]
+    """On `output_rows`; annealed."""
+    tokenizer = lab_tokenizer(data)
     classifier, _ = train_output_classifier(
         str(data / "models" / "bodyguard"),
-        rows[fits(tokenizer, rows.completion, SHORT)].reset_index(drop=True),
+        output_rows(load_split("train"), tokenizer),
         STEPS["output"],
         loss="annealed",
         lam=0.1,

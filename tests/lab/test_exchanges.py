@@ -14,8 +14,6 @@ from constclf_lib.lab import (
     assistant_corpus,
     backbone_corpus,
     bag_of_words_baseline,
-    hardened_completions,
-    hardened_prompts,
     judge,
     lab_tokenizer,
     load_split,
@@ -24,6 +22,7 @@ from constclf_lib.lab import (
 )
 from constclf_lib.lab.attacks import TEAMS, THE_SAME
 from constclf_lib.lab.codes import SYLLABLES
+from constclf_lib.recipes.make import output_rows
 
 
 @pytest.fixture(scope="module")
@@ -100,8 +99,9 @@ def test_held_out_kinds_are_in_nothing_that_a_guard_reads(splits):
         [
             tales(3000).completion,
             backbone_corpus(train, 3000)[["prompt", "completion"]].stack(),
-            hardened_prompts(train).prompt,
-            hardened_completions(train, tokenizer).completion,
+            train.prompt,
+            train.completion,
+            output_rows(train, tokenizer).completion,
         ]
     ).reset_index(drop=True)
     for kind, pattern in HELD_OUT.items():

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from constclf_lib.lab import SEEN, TEAMS, VARIANTS, mean_hardening, mean_past
+from constclf_lib.lab import OUTPUT_VARIANTS, SEEN, TEAMS, VARIANTS, mean_past, mean_reading
 from constclf_lib.recipes import augmentation_study
 from constclf_lib.recipes.augmentation_study import evaluation_sets, measure, measure_output, output_sets
 
@@ -39,25 +39,23 @@ class HyphenCounter:
     kind = "output"
 
 
-def test_measure_output_counts_per_reply_code_and_for_chains(monkeypatch):
+def test_measure_output_counts_per_reply_code(monkeypatch):
     def share(_, texts):
         return [[sum("-" in word for word in text.split()) / (len(text.split()) + 1)] for text in texts]
 
     monkeypatch.setattr(augmentation_study, "score_completions", lambda c, t: [np.array(row) for row in share(c, t)])
-    sets = output_sets()
-    benign = sets["benign"]
-    found = measure_output(HyphenCounter(), sets | {"benign": benign[benign.reply_code == ""]})
-    assert set(found["caught"]) == {"plain", "spacing", "leet", "reversal", "shift", "tongue", "interleave", "chains"}
+    found = measure_output(HyphenCounter(), output_sets())
+    assert set(found["caught"]) == {"plain", "spacing", "leet", "reversal", "shift", "tongue", "interleave"}
     assert found["caught"]["spacing"] > 0.9 and found["harmless_flagged"]["spacing"] > 0.9
     assert found["caught"]["reversal"] == found["harmless_flagged"]["reversal"] == 0
-    assert 0 < found["caught"]["chains"] < 0.5
 
 
-def test_mean_hardening_averages_over_seeds():
-    rates = {"split/seed0": 0.0, "split/seed1": 0.5, "hardened/seed0": 0.9}
+def test_mean_reading_averages_over_seeds():
+    rates = {"plain_rows/seed0": 0.0, "plain_rows/seed1": 0.5, "codes_labelled/seed0": 0.6, "codes_stopped/seed0": 0.9}
     runs = {
         name: {"caught": {"reversal": rate}, "harmless_flagged": {"reversal": rate / 2}} for name, rate in rates.items()
     }
-    tables = mean_hardening({"output_runs": runs})
-    assert tables["caught"].loc["reversal"].tolist() == [0.25, 0.9]
-    assert tables["harmless_flagged"].loc["reversal"].tolist() == [0.125, 0.45]
+    tables = mean_reading({"output_runs": runs})
+    assert list(tables["caught"]) == list(OUTPUT_VARIANTS)
+    assert tables["caught"].loc["reversal"].tolist() == [0.25, 0.6, 0.9]
+    assert tables["harmless_flagged"].loc["reversal"].tolist() == [0.125, 0.3, 0.45]

@@ -22,7 +22,7 @@ from .style import (
     show,
 )
 from .system import draw_system
-from .tokens import gradient_bars, risk_curve, token_heatmap
+from .tokens import gradient_bars, loss_positions, risk_curve, token_heatmap
 
 __all__ = [
     "AS_COUNT",
@@ -46,6 +46,7 @@ __all__ = [
     "fpr_by_length",
     "gradient_bars",
     "loss_curves",
+    "loss_positions",
     "picture",
     "queries_curve",
     "reliability",
