@@ -340,29 +340,28 @@ def restricted_requests(size: int, others: bool = False, split: str = "test", se
     return pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS))
 
 
-def tales(
-    count: int, seed: int = 0, words: str = world.TOLD, translated: float = 0.0, coded: float = 0.0
-) -> pd.DataFrame:
+def tales(count: int, seed: int = 0, words: str = world.TOLD, translated: float = 0.0) -> pd.DataFrame:
     """What the bodyguards' backbone reads first: `count` documents of four sentences, tales and what words mean.
 
-    Columns `prompt` ("") and `completion`. translated: the share of sentences that say a phrase in a code of the train
-    kinds and in plain words, which is how a code is learnt. coded: the share of tales told in such a code, which is
-    then known like another language. With `words="train"` they hold no word that the exchanges lack: the control that
-    shows what meeting a word in pretraining brings.
+    Columns `prompt` ("") and `completion`. With `words="train"` they hold no word that the exchanges lack: the control
+    that shows what meeting a word in pretraining brings. translated: the share of sentences that say a phrase in a code
+    of the train kinds and in plain words.
     """
     rng = random.Random(f"tales/{seed}")
 
     def sentence() -> str:
-        return _translation(rng, words) if rng.random() < translated else _tale(rng, words, coded)
+        return _translation(rng, words) if rng.random() < translated else _tale(rng, words, 0.0)
 
     return pd.DataFrame({"prompt": "", "completion": [" ".join(sentence() for _ in range(4)) for _ in range(count)]})
 
 
-def backbone_corpus(exchanges: pd.DataFrame, count: int, seed: int = 0, words: str = world.TOLD) -> pd.DataFrame:
+def backbone_corpus(
+    exchanges: pd.DataFrame, count: int, seed: int = 0, words: str = world.TOLD, coded: float = 0.5
+) -> pd.DataFrame:
     """What it reads then: exchanges, and `count` documents beside them. Columns as `tales`.
 
-    Two sixths of these are tales, so that no word is forgotten, and one translates from and into the codes of the train
-    kinds.
+    Two sixths of these are tales, so that no word is forgotten; if `coded`, that share of the tales is in codes of the
+    train kinds, and one document in six translates from and into these codes instead of telling of answers.
     The others tell what came of a request or of an answer, in shapes, words and disguises of train: what tales teach
     has to carry over to exchanges.
     """
@@ -385,12 +384,12 @@ def backbone_corpus(exchanges: pd.DataFrame, count: int, seed: int = 0, words: s
         return f"{row.completion} {world.what_came_of_it(row.harmful, rng)}"
 
     def document(i: int) -> tuple[str, str]:
-        if i % 6 == 0:
+        if i % 6 == 0 and coded:
             return "", " ".join(_translation(rng, words) for _ in range(4))
         if i % 6 in (1, 3):
             row = asked_or_answered(others=0.3)
             return row.prompt, world.what_came_of_it(row.restricted, rng, verdict=True)
-        return "", " ".join(answer() if i % 6 == 5 else _tale(rng, words, 0.5) for _ in range(4))
+        return "", " ".join(answer() if i % 6 in (0, 5) else _tale(rng, words, coded) for _ in range(4))
 
     beside = pd.DataFrame([document(i) for i in range(count)], columns=["prompt", "completion"])
     return pd.concat([exchanges[["prompt", "completion"]], beside], ignore_index=True)

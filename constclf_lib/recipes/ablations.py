@@ -8,7 +8,6 @@ Deliberately not here: what augmented training buys (augmentation_study.py).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,11 +18,12 @@ from ..lab import ABLATION_SEEDS, average_precision, lab_tokenizer, load_split, 
 from ..models import perplexity
 from ..streaming import score_completions
 from ..training import train_output_classifier
-from .make import FINE, SHORT, WINDOWS, fits
-from .stored import merge_results
+from .make import FINE, WINDOWS, fits
+from .stored import merge_results, unfinished
 
 STEPS = 240  # of batch 32: enough for every loss to get off the ground, and short enough for five seeds
-ROWS = 8000  # the first of those that the shipped classifier trains on
+ROWS = 8000  # the first plain ones that fit a window
+SETTINGS = {"steps": STEPS, "rows": ROWS, "code": "none"}
 
 
 def runs() -> Iterator[tuple[str, dict]]:
@@ -43,27 +43,20 @@ def runs() -> Iterator[tuple[str, dict]]:
         yield f"rescue/warm_start/seed{seed}", {"loss": "annealed", "lam": 0.1, "seed": seed, "anneal_end": 0.1}
 
 
-def stored_runs(data: Path) -> dict:
-    """What is stored so far; runs of another length or size do not count."""
-    path = data / "reference_results.json"
-    stored = json.loads(path.read_text(encoding="utf-8")).get("ablations", {}) if path.exists() else {}
-    sizes = {"steps": STEPS, "rows": ROWS}
-    return stored if sizes.items() <= stored.items() else {**sizes, "runs": {}}
-
-
 def make_ablations(data: Path, log: Callable[[str], None], backwards: bool = False) -> None:
     """All runs that are not stored yet. A second process can work from the other end (`backwards`) meanwhile."""
     train, sets = load_split("train"), evaluation_sets()
-    train = train[fits(lab_tokenizer(data), train.completion, SHORT)].head(ROWS).reset_index(drop=True)
+    train = train[(train.reply_code == "").to_numpy() & fits(lab_tokenizer(data), train.completion, WINDOWS["output"])]
+    train = train.head(ROWS).reset_index(drop=True)
     backbone = str(data / "models" / "bodyguard")
     for name, settings in list(runs())[:: -1 if backwards else 1]:
-        if name in stored_runs(data)["runs"]:
+        if name in unfinished(data, "ablations", **SETTINGS)["runs"]:
             continue
         settings = {"lr": FINE["output"]} | settings
         classifier, history = train_output_classifier(backbone, train, STEPS, held=True, logging_steps=10, **settings)
         classifier.window = WINDOWS["output"]
         result = measure(classifier, sets) | {"settings": settings, "history": curves(history)}
-        stored = stored_runs(data)
+        stored = unfinished(data, "ablations", **SETTINGS)
         merge_results(data, ablations=stored | {"runs": stored["runs"] | {name: result}})
         log(f"{name}: TPR at 1% FPR {result['test']['tpr_at_1pct_fpr']:.3f}")
 

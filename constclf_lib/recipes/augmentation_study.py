@@ -9,7 +9,6 @@ Deliberately not here: the losses of the output classifier (ablations.py compare
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from ..lab import OUTPUT_VARIANTS, VARIANTS, lab_tokenizer, load_split
 from ..streaming import score_completions
 from ..training import train_input_classifier, train_output_classifier
 from .make import FINE, SHORT, WINDOWS, fits, output_rows
-from .stored import merge_results
+from .stored import merge_results, unfinished
 
 SEEDS = (0, 1)
 STEPS = 200  # half of the shipped training
@@ -29,10 +28,7 @@ STEPS = 200  # half of the shipped training
 
 def make_augmentation(data: Path, log: Callable[[str], None]) -> None:
     """All runs that are not stored yet. Same backbone, steps and seeds; only the rows differ."""
-    path = data / "reference_results.json"
-    stored = json.loads(path.read_text(encoding="utf-8")).get("augmentation", {}) if path.exists() else {}
-    if stored.get("steps") != STEPS:
-        stored = {"steps": STEPS, "runs": {}}
+    stored = unfinished(data, "augmentation", steps=STEPS)
     train = load_split("train")
     train = train[fits(lab_tokenizer(data), train.prompt, WINDOWS["input"] - 4)]
     rows = {"without_attacks": train[train.attack == ""], "with_attacks": train}

@@ -57,7 +57,7 @@ STEPS = {
     "codes": 2600,
     "careful": 1000,
     "words": 1500,
-    "language": 2400,
+    "language": 3600,
     "input": 400,
     "output": 500,
 }
@@ -73,7 +73,7 @@ def make_data(data: Path, log: Callable[[str], None]) -> None:
 
 def make_tokenizer(data: Path, log: Callable[[str], None]) -> None:
     """Trained on what the bodyguards' backbone reads, so that no held-out kind of attack has tokens of its own. Words
-    in the codes of the train kinds do, most of them whole, like synonyms.
+    in the codes of the train kinds do, most of them whole, like synonyms, and tales in these codes are in its corpus.
     """
     texts = pd.concat([backbone_corpus(load_split("train").head(20_000), BESIDE), tales(TALES // 4)])
     words = {word for topic in topics() for phrase in asks(topic, ANY) for word in phrase.split()}
@@ -162,8 +162,8 @@ def make_bodyguard(
     held-out kind of attack. Tales come first because who does what to whom is learnt late and all at once, and later
     still where other text stands between. name, words, stage: of a control (controls.py).
 
-    The corpus says phrases in codes and in plain words, and tells tales in codes. A backbone of this size learns to
-    translate most of it and still does not tell harm in a code; make_output says what follows from that.
+    No tale is in a code. A backbone of this size that read phrases in codes and in plain words, and tales in codes,
+    learnt to translate most of them and still did not tell harm in a code; make_output says what follows from that.
     """
     tokenizer, train = lab_tokenizer(data), load_split("train")
     short = train[fits(tokenizer, train.completion, SHORT)]
@@ -171,7 +171,7 @@ def make_bodyguard(
     cpu = {} if torch.cuda.is_available() else {"bf16": True, "use_cpu": True}
     for phase, lr, corpus in (
         ("words", 4e-3, tales(TALES, words=words)),
-        ("language", 2e-3, backbone_corpus(short.sample(8000, random_state=0), BESIDE, words=words)),
+        ("language", 2e-3, backbone_corpus(short.sample(8000, random_state=0), BESIDE, words=words, coded=0.0)),
     ):
         documents = bodyguard_documents(tokenizer, corpus)
         random.Random(0).shuffle(documents)
@@ -226,7 +226,7 @@ def fits(tokenizer, texts: pd.Series, limit: int) -> list[bool]:
     return [len(ids) <= limit for ids in batch_text_ids(tokenizer, texts)]
 
 
-UNREAD = 0.15  # replies that cannot be read, of the rows of the output classifier
+UNREAD = 0.04  # replies that cannot be read, of the rows of the output classifier
 
 
 def output_rows(train: pd.DataFrame, tokenizer) -> pd.DataFrame:

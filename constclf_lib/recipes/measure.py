@@ -110,8 +110,11 @@ def make_thresholds(data: Path, log: Callable[[str], None], size: int = 4000) ->
     lengths = reply_lengths(parts["ordinary"])
     for low, high in zip((-1, *LENGTH_EDGES), LENGTH_EDGES, strict=False):
         inside = (lengths > low) & (lengths <= high)
-        benign[f"to_{high}"] = pairs["ordinary"][0][inside], pairs["ordinary"][1][inside]
-    chosen = choose_threshold_pair(in_depth(*pairs["attacks"]), benign, LIMITS)
+        if inside.any():
+            benign[f"to_{high}"] = pairs["ordinary"][0][inside], pairs["ordinary"][1][inside]
+        else:
+            log(f"no reply of {low + 1} to {high} tokens: nothing to hold that limit on")
+    chosen = choose_threshold_pair(in_depth(*pairs["attacks"]), benign, {name: LIMITS[name] for name in benign})
     log(f"input > {chosen.input:.4f}, output > {chosen.output:.4f}")
     log(f"detection in depth {chosen.detection:.2%} on validation, flags {chosen.flagged}")
     write_json(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .._files import write_json
+from .._files import describe, write_json
 from ..evaluation import Estimate
 
 
@@ -19,6 +19,17 @@ def merge_results(data: Path, **sections) -> dict:
     results |= _stored(sections)
     write_json(path, results)
     return results
+
+
+def unfinished(data: Path, section: str, **settings) -> dict:
+    """The stored `section` of a study that adds run by run, or a new one where there is none yet, where its settings
+    were others, or where it was begun on another bodyguard: {**settings, "bodyguard": checksum, "runs": {}}.
+    """
+    path = data / "reference_results.json"
+    stored = json.loads(path.read_text(encoding="utf-8")).get(section, {}) if path.exists() else {}
+    weights = describe(data / "models" / "bodyguard" / "model.safetensors")
+    wanted = {**settings, "bodyguard": weights["sha256"][:16]}
+    return stored if wanted.items() <= stored.items() else {**wanted, "runs": {}}
 
 
 def _stored(tree):

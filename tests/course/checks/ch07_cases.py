@@ -372,7 +372,7 @@ def nan_of_nobody(scores, lengths, edges, max_fpr):
 CASES = {
     "stream": {
         "solution": Stream,
-        "also_right": [InTensors, Raises],
+        "right": {"InTensors": InTensors, "Raises": Raises},
         "wrong": {
             "hands no cache on": NoMemory,
             "reads all again": ReadsAgain,
@@ -402,7 +402,7 @@ CASES = {
     },
     "release": {
         "solution": release,
-        "also_right": [raises_on_nan],
+        "right": {"raises on nan": raises_on_nan},
         "wrong": {
             "releases first": release_first,
             "goes on after a halt": skips_the_token,
@@ -415,7 +415,7 @@ CASES = {
     },
     "windows": {
         "solution": windows,
-        "also_right": [as_arrays],
+        "right": {"as arrays": as_arrays},
         "wrong": {
             "stops reading": stops_reading,
             "starts afresh": starts_afresh,
@@ -427,7 +427,7 @@ CASES = {
     },
     "lowest_threshold": {
         "solution": lowest_threshold,
-        "also_right": [of_lists],
+        "right": {"of lists": of_lists},
         "wrong": {
             "all lengths together": pooled,
             "the easiest bucket": easiest,
