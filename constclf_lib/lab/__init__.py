@@ -7,7 +7,7 @@ from .adaptive_attack import HillClimb, Plan, RandomSearch, Target, compose, gua
 from .artifacts import lab_tokenizer, load_lab, load_thresholds
 from .attackers import draw_targets, hunt_with_feedback, try_plans
 from .attacks import ATTACKS, SEEN, SLOTS, TEAMS, UNSEEN, draw_composition, kinds_of
-from .augmentation import augment, chains, cropped, not_understood
+from .augmentation import augment, chains, not_understood
 from .campaign import (
     LONGEST,
     Part,
@@ -141,7 +141,6 @@ __all__ = [
     "chains",
     "compose",
     "count_campaign",
-    "cropped",
     "decoy_rubrics",
     "decoyed",
     "draw_composition",

@@ -1,5 +1,5 @@
-"""What a classifier trains on beside the written exchanges: attacked versions, stretches of long texts, and replies
-that it is to stop because it cannot read them.
+"""What a classifier trains on beside the written exchanges: attacked versions, and replies that it is to stop
+because it cannot read them.
 
 `augment` multiplies exchanges by the rewritings of attacks.py (chapter 01); chapter 09 shows what `not_understood`
 buys, and what it costs.
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ..tokenization import batch_text_ids, decode_text, text_ids
+from ..tokenization import decode_text, text_ids
 from .attacks import ATTACKS, SEEN
 from .codes import CODES
 
@@ -104,28 +104,3 @@ def _smudge(text: str, share: float, tokenizer, rng: random.Random) -> str:
     places = set(rng.sample(range(len(ids)), k=max(1, round(share * len(ids)))))
     words = [i for i in range(len(tokenizer)) if i not in control]
     return decode_text(tokenizer, [rng.choice(words) if k in places else i for k, i in enumerate(ids)])
-
-
-def cropped(exchanges: pd.DataFrame, tokenizer, size: int, window: int, seed: int = 0) -> pd.DataFrame:
-    """`size` stretches of `window` tokens out of longer plain prompts, as a reader in windows meets them.
-
-    Columns `prompt`, `restricted`. A stretch is restricted if the whole of a restricted request is in it, and permitted
-    if none of it is; the others are left out. Raises ValueError if there is no longer plain prompt.
-    """
-    rng, rows = random.Random(f"cropped/{seed}"), list[dict]()
-    plain = exchanges[exchanges.attack == ""]
-    found = zip(plain.prompt, plain.restricted, plain.ask, batch_text_ids(tokenizer, plain.prompt), strict=True)
-    long = [row for row in found if len(row[3]) > window]
-    if not long:
-        raise ValueError(f"no plain prompt here has more than {window} tokens")
-    while len(rows) < size:
-        prompt, restricted, ask, ids = rng.choice(long)
-        start = rng.randint(0, len(ids) - window // 2)
-        text = decode_text(tokenizer, ids[start : start + window])
-        first = len(decode_text(tokenizer, ids[:start]))
-        asked = prompt.index(ask)
-        inside = first <= asked and asked + len(ask) <= first + len(text)
-        outside = asked + len(ask) <= first or asked >= first + len(text)
-        if not restricted or inside or outside:
-            rows.append({"prompt": text, "restricted": bool(restricted and inside)})
-    return pd.DataFrame(rows)

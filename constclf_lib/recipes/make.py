@@ -25,7 +25,6 @@ from ..lab import (
     as_assistant,
     assistant_corpus,
     backbone_corpus,
-    cropped,
     grammar,
     kinds_of,
     lab_tokenizer,
@@ -58,8 +57,8 @@ STEPS = {
     "careful": 1000,
     "words": 1500,
     "language": 3600,
-    "input": 400,
-    "output": 500,
+    "input": 700,
+    "output": 700,
 }
 
 
@@ -197,14 +196,12 @@ def make_input(
     name: str = "input_classifier",
     stage: str = "input",
 ) -> None:
-    """On those requests of the train split, attacked ones among them but none in code, that fit one window, and on
-    windows of longer ones: a label belongs to one stretch of text. backbone, name, stage: of a control.
+    """On those requests of the train split, attacked ones among them but none in code, that fit one window: a label
+    belongs to one stretch of text. backbone, name, stage: of a control.
     """
     train, tokenizer = load_split("train"), lab_tokenizer(data)
     readable = train[[not set(kinds_of(attack)) & set(KNOWN) for attack in train.attack]]
-    whole = readable[fits(tokenizer, readable.prompt, WINDOWS["input"] - 4)]
-    parts = cropped(train, tokenizer, len(whole) // 3, WINDOWS["input"] - 4)
-    rows = pd.concat([whole[["prompt", "restricted"]], parts], ignore_index=True)
+    rows = readable[fits(tokenizer, readable.prompt, WINDOWS["input"] - 4)].reset_index(drop=True)
     classifier, _ = train_input_classifier(
         str(data / "models" / backbone),
         rows,
@@ -226,7 +223,7 @@ def fits(tokenizer, texts: pd.Series, limit: int) -> list[bool]:
     return [len(ids) <= limit for ids in batch_text_ids(tokenizer, texts)]
 
 
-UNREAD = 0.04  # replies that cannot be read, of the rows of the output classifier
+UNREAD = 0.1  # replies that cannot be read, of the rows of the output classifier
 
 
 def output_rows(train: pd.DataFrame, tokenizer) -> pd.DataFrame:

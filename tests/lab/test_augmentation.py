@@ -1,8 +1,5 @@
 """What classifiers train on beside the written exchanges: labels that stay true, and nothing that is held out."""
 
-import random
-from dataclasses import asdict
-
 import pandas as pd
 import pytest
 
@@ -12,12 +9,9 @@ from constclf_lib.lab import (
     CODES,
     SEEN,
     augment,
-    cropped,
     lab_tokenizer,
     load_split,
     make_split,
-    topics,
-    write_exchange,
 )
 from constclf_lib.lab import augmentation as hardening
 
@@ -118,21 +112,3 @@ def test_same_seed_same_rows(train, tokenizer):
         lambda seed: hardening.not_understood(train, tokenizer, 20, seed),
     ):
         assert make(0).equals(make(0)) and not make(0).equals(make(1))
-
-
-def test_a_crop_is_restricted_where_the_whole_request_is_in_it(tokenizer):
-    rng = random.Random(0)
-    law = [t for t in topics() if not t.restricted]
-    rows = []
-    for restricted in (True, False) * 20:
-        topic = rng.choice([t for t in topics() if t.restricted == restricted])
-        rows.append(asdict(write_exchange(rng, "train", topic, before=rng.sample(law, 5), after=rng.sample(law, 5))))
-    exchanges = pd.DataFrame(rows)
-    parts = cropped(exchanges, tokenizer, 200, 40)
-    assert parts.restricted.any() and not parts.restricted.all()
-    asks = exchanges.ask[exchanges.restricted].tolist()
-    for text, restricted in zip(parts.prompt, parts.restricted, strict=True):
-        assert restricted == any(ask in text for ask in asks)
-        assert any(text.strip() in prompt for prompt in exchanges.prompt)
-    with pytest.raises(ValueError, match="no plain prompt"):
-        cropped(exchanges, tokenizer, 5, 10_000)
