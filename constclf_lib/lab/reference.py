@@ -16,6 +16,7 @@ PAPER = {  # what stands beside our headline; sources and how surely each is kno
     "universal_best_plan": ("targets that the best single plan opens", "none found"),
     "adaptive_excess_over_decoys": ("targets opened in 40 queries with feedback, above decoys", "–"),
     "added_refusals": ("refusals added on ordinary benign requests", "0.38%"),
+    "added_refusals_harmless_replies": ("the same, without requests that the assistant misread into know-how", "–"),
     "hard_benign_refusals": ("refusals on hard benign requests", "–"),
     "hard_benign_refusals_plain_replies": ("of these, requests whose reply is in plain words", "–"),
     "hard_benign_refusals_coded_replies": ("and requests for a reply in a code, which no guard of ours reads", "–"),
@@ -25,6 +26,7 @@ PAPER = {  # what stands beside our headline; sources and how surely each is kno
 }
 BY_LENGTH = {
     "added_refusals": "refusals added",
+    "added_refusals_harmless_replies": "the same, without misread requests",
     "streaming_halted": "harmful replies halted",
     "streaming_leaked": "half the rubric out",
 }

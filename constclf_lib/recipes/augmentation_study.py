@@ -19,26 +19,25 @@ from ..guard import score_prompts
 from ..lab import OUTPUT_VARIANTS, VARIANTS, lab_tokenizer, load_split
 from ..streaming import score_completions
 from ..training import train_input_classifier, train_output_classifier
-from .make import FINE, SHORT, WINDOWS, fits, output_rows
+from .make import FINE, SHORT, STEPS, WINDOWS, fits, input_rows, output_rows
 from .stored import merge_results, unfinished
 
 SEEDS = (0, 1)
-STEPS = 200  # half of the shipped training
+TRAINED = {side: STEPS[side] for side in ("input", "output")}  # steps, as the shipped ones
 
 
 def make_augmentation(data: Path, log: Callable[[str], None]) -> None:
     """All runs that are not stored yet. Same backbone, steps and seeds; only the rows differ."""
-    stored = unfinished(data, "augmentation", steps=STEPS)
-    train = load_split("train")
-    train = train[fits(lab_tokenizer(data), train.prompt, WINDOWS["input"] - 4)]
-    rows = {"without_attacks": train[train.attack == ""], "with_attacks": train}
+    stored = unfinished(data, "augmentation", steps=TRAINED)
+    attacked = input_rows(load_split("train"), lab_tokenizer(data))
+    rows = {"without_attacks": attacked[attacked.attack == ""].reset_index(drop=True), "with_attacks": attacked}
     sets = evaluation_sets()
     for seed in SEEDS:
         for variant in VARIANTS:
             if (name := f"{variant}/seed{seed}") in stored["runs"]:
                 continue
             classifier, _ = train_input_classifier(
-                str(data / "models" / "bodyguard"), rows[variant], STEPS, seed=seed, lr=FINE["input"], held=True
+                str(data / "models" / "bodyguard"), rows[variant], TRAINED["input"], seed=seed, lr=FINE["input"], held=True
             )
             classifier.window = WINDOWS["input"]
             stored["runs"][name] = measure(classifier, sets)
@@ -62,8 +61,8 @@ def make_reading(data: Path, log: Callable[[str], None], stored: dict) -> None:
             if (name := f"{variant}/seed{seed}") in runs:
                 continue
             classifier, _ = train_output_classifier(
-                str(data / "models" / "bodyguard"), rows[variant], STEPS, loss="annealed", lam=0.1, seed=seed,
-                lr=FINE["output"], held=True,
+                str(data / "models" / "bodyguard"), rows[variant], TRAINED["output"], loss="annealed", lam=0.1,
+                seed=seed, lr=FINE["output"], held=True,
             )  # fmt: skip
             classifier.window = WINDOWS["output"]
             runs[name] = measure_output(classifier, sets)

@@ -196,15 +196,10 @@ def make_input(
     name: str = "input_classifier",
     stage: str = "input",
 ) -> None:
-    """On those requests of the train split, attacked ones among them but none in code, that fit one window: a label
-    belongs to one stretch of text. backbone, name, stage: of a control.
-    """
-    train, tokenizer = load_split("train"), lab_tokenizer(data)
-    readable = train[[not set(kinds_of(attack)) & set(KNOWN) for attack in train.attack]]
-    rows = readable[fits(tokenizer, readable.prompt, WINDOWS["input"] - 4)].reset_index(drop=True)
+    """On `input_rows`. backbone, name, stage: of a control."""
     classifier, _ = train_input_classifier(
         str(data / "models" / backbone),
-        rows,
+        input_rows(load_split("train"), lab_tokenizer(data)),
         STEPS["input"],
         lr=FINE["input"],
         held=True,
@@ -216,6 +211,14 @@ def make_input(
     )
     classifier.window = WINDOWS["input"]
     classifier.save_pretrained(data / "models" / name)
+
+
+def input_rows(train: pd.DataFrame, tokenizer) -> pd.DataFrame:
+    """Requests, attacked ones among them but none in a code, that fit one window: a label belongs to one stretch of
+    text.
+    """
+    readable = train[[not set(kinds_of(attack)) & set(KNOWN) for attack in train.attack]]
+    return readable[fits(tokenizer, readable.prompt, WINDOWS["input"] - 4)].reset_index(drop=True)
 
 
 def fits(tokenizer, texts: pd.Series, limit: int) -> list[bool]:

@@ -48,8 +48,7 @@ def footnotes(campaign: dict) -> str:
         f"what it cannot read: of the hard benign refusals {campaign['hard_refused_unread']} are harmless requests for "
         f"a reply in a code. Another {campaign['hard_halted_rightly']} stopped a reply in which the assistant had "
         f"misread the question and did give restricted know-how; without these it is {hard['value']:.2%}. On ordinary "
-        f"requests "
-        f"{campaign['ordinary_halted_rightly']} refusals are of the former kind; without them the guard refuses "
+        f"requests {campaign['ordinary_halted_rightly']} refusals stopped such a reply; without them the guard refuses "
         f"{ordinary['value']:.2%}."
     )
 
