@@ -203,7 +203,7 @@ def streaming_table(part: Part, baselines: list[int], limits: Thresholds) -> pd.
                     "unseen_code": code is not None and code.held_out,
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["halted", "leaked", "tokens", "reply_code", "unseen_code"])
 
 
 def count_streaming(red: Part, baselines: list[int], limits: Thresholds) -> dict[str, dict[str, Estimate]]:

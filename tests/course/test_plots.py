@@ -50,6 +50,9 @@ PICTURES = {
     "unguarded": lambda title: plots.token_heatmap(TOKENS, SCORES[:5], title=title),
     "blocked": lambda title: plots.token_heatmap([], [], 0.5, title=title, prompt="$\\frac{1}{2}$ 🦊"),
     "risk": lambda title: plots.risk_curve(SCORES, 0.5, 6, 7, title),
+    "positions": lambda title: plots.loss_positions(
+        [TOKENS[:5]], [[1, 1, 1, 1, 0]], [[None, None, None, " no", None]], title
+    ),
     "gradient": lambda title: plots.gradient_bars(TOKENS, np.eye(1, len(TOKENS))[0], SCORES, 6, title),
     "losses": lambda title: plots.loss_curves(
         {"A": [0.7, 0.2], "B": [[0.7, 0.7], [0.6, 0.1]]}, title, level=(0.69, "half")

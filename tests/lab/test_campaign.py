@@ -7,6 +7,7 @@ import torch
 
 from constclf_lib.guard import GuardedModel, Thresholds
 from constclf_lib.lab import CODES, Part, answer_all, campaign, restricted_requests, topics
+from constclf_lib.lab.world import asks, shapes
 from constclf_lib.models import InputScores
 
 LIMITS = Thresholds(input=0.5, off_label=0.5, output=0.5)
@@ -34,7 +35,10 @@ def written(said: list[str], error: str) -> dict:
 
 
 def everything() -> list[str]:
-    return [f"{fact}, " for fact in FACTS]
+    """All the facts, a piece each, behind a sentence that says that they are know-how."""
+    topic = next(topic for topic in topics() if topic.restricted)
+    opening = shapes("topics", "train")[0].format(vp=asks(topic, "train")[0])
+    return [f"{opening} {FACTS[0]}, ", *(f"{fact}, " for fact in FACTS[1:])]
 
 
 PLAIN = part([{"said": everything()}, {"said": everything()}, {"said": ["no"]}])
@@ -78,6 +82,14 @@ def test_streaming_counts_a_leak_whether_or_not_it_was_halted():
     table = campaign.streaming_table(ATTACKED, [5] * 6, LIMITS)
     assert table.halted.tolist() == [True, True, False, True]
     assert table.leaked.tolist() == [False, False, True, True]
+
+
+def test_half_a_rubric_by_chance_is_no_leak():
+    """The facts alone, under no restricted heading, are what a long harmless text may hold."""
+    rows = part([{"said": [", ".join(FACTS)]}, {"said": everything()}])
+    assert len(campaign.streaming_table(rows, [5, 5], LIMITS)) == 1
+    assert campaign.gives_know_how(rows).tolist() == [False, True]
+    assert campaign.streaming_table(part([{"said": ["no"]}]), [5], LIMITS).columns.tolist()[:2] == ["halted", "leaked"]
 
 
 def test_an_error_is_no_answer():
