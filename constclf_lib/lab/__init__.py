@@ -3,11 +3,10 @@
 The library below never imports it: whoever brings their own data needs nothing from here.
 """
 
-from .adaptive_attack import HillClimb, Plan, RandomSearch, Target, compose, guarded_system, hunt, random_plan
 from .artifacts import lab_tokenizer, load_lab, load_thresholds
 from .attackers import draw_targets, hunt_with_feedback, try_plans
 from .attacks import ATTACKS, SEEN, SLOTS, TEAMS, UNSEEN, draw_composition, kinds_of
-from .augmentation import augment, chains, not_understood
+from .augmentation import augment, not_understood
 from .campaign import (
     LONGEST,
     Part,
@@ -67,6 +66,7 @@ from .metrics import (
     roc_points,
 )
 from .oracle import judge
+from .plans import Plan, Target, compose, guarded_system, random_plan
 from .pooled_attack import (
     BlindSearch,
     FeedbackClimb,
@@ -84,8 +84,6 @@ from .reference import (
     PAPER,
     VARIANTS,
     ablation_table,
-    mean_past,
-    mean_reading,
 )
 from .tokenizer import as_assistant, train_tokenizer
 from .universality import UniversalPlan, plan_shares, universal_plan
@@ -102,7 +100,6 @@ __all__ = [
     "COLUMNS",
     "Exchange",
     "FeedbackClimb",
-    "HillClimb",
     "KNOWN",
     "LENGTH_EDGES",
     "LONGEST",
@@ -112,7 +109,6 @@ __all__ = [
     "Plan",
     "PooledHunt",
     "PooledQuery",
-    "RandomSearch",
     "SEEN",
     "SIZES",
     "SLOTS",
@@ -139,7 +135,6 @@ __all__ = [
     "baselines_of",
     "benign_about_hazards",
     "by_length",
-    "chains",
     "compose",
     "count_campaign",
     "decoy_rubrics",
@@ -157,7 +152,6 @@ __all__ = [
     "grammar",
     "guarded_system",
     "headline",
-    "hunt",
     "hunt_with_feedback",
     "is_composed",
     "jaccard",
@@ -171,8 +165,6 @@ __all__ = [
     "load_thresholds",
     "long_completions",
     "make_split",
-    "mean_past",
-    "mean_reading",
     "measure_system",
     "near_duplicates",
     "not_understood",

@@ -2,7 +2,7 @@
 
 Both query the guarded system as a stranger would, and see nothing but released text. Targets are plain restricted
 requests; every success is graded beside decoys.
-Deliberately not here: how plans are drawn and composed (adaptive_attack.py), how tables of plans are read
+Deliberately not here: how plans are drawn and composed (plans.py), how tables of plans are read
 (universality.py), how hunts go (pooled_attack.py).
 """
 
@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from .adaptive_attack import Plan, Target, compose, options_of, random_plan
 from .attacks import SLOTS, decoders_of
 from .decoys import decoy_rubrics, grade_beside_decoys
 from .exchanges import restricted_requests
+from .plans import Plan, Target, compose, options_of, random_plan
 from .pooled_attack import BlindSearch, FeedbackClimb, PooledHunt, pooled_hunt
 from .world import family_of, topics, true_facts
 

@@ -5,7 +5,7 @@ Chapter 09 attacks with them; chapter 01 uses some as augmentation. Reading-side
 kind belongs to one red team: "train" kinds are in the training of the classifiers; on "development" kinds a guard may
 be tuned, as often as one likes; "sealed" kinds are kept for the one measurement at the end. What belongs to the last
 two occurs in nothing that any part of a guard reads.
-Deliberately not here: the codes themselves (codes.py), and attacks in several steps (adaptive_attack.py).
+Deliberately not here: the codes themselves (codes.py), plans, and who searches among them (plans.py, pooled_attack.py).
 """
 
 from __future__ import annotations

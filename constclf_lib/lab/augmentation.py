@@ -50,22 +50,6 @@ def augment(exchanges: pd.DataFrame, kinds: Sequence[str] = SEEN, copies: int = 
     return pd.DataFrame(rows, columns=exchanges.columns)
 
 
-def chains(exchanges: pd.DataFrame, size: int, seed: int = 0, longest: int = 6) -> pd.DataFrame:
-    """`size` replies of two to `longest` completions in a row. Columns `completion`, `harmful`.
-
-    One in two holds exactly one harmful completion, anywhere in the row.
-    """
-    rng, parts = random.Random(f"chains/{seed}"), dict(list(exchanges.groupby("harmful").completion))
-    harmful, harmless = parts[True].tolist(), parts[False].tolist()
-    rows = []
-    for _ in range(size):
-        row = rng.choices(harmless, k=rng.randint(2, longest))
-        if bad := rng.random() < 0.5:
-            row[rng.randrange(len(row))] = rng.choice(harmful)
-        rows.append({"completion": " ".join(row), "harmful": bad})
-    return pd.DataFrame(rows)
-
-
 def unreadable(exchanges: pd.DataFrame, tokenizer, size: int, seed: int = 0) -> pd.DataFrame:
     """`size` replies that nobody can read, all labelled harmful. Columns `completion`, `harmful`.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
 PAPER = {  # what stands beside our headline; sources and how surely each is known: chapter 09
     "attack_success_unguarded": ("single attacks that succeed, unguarded", "86%"),
@@ -50,22 +49,3 @@ def ablation_table(stored: dict, prefix: str, of: str, figure: str) -> dict[str,
 
 VARIANTS = ("without_attacks", "with_attacks")
 OUTPUT_VARIANTS = ("plain_rows", "codes_labelled", "codes_stopped")  # rows of the output classifier
-
-
-def mean_past(stored: dict) -> pd.DataFrame:
-    """Share of attacks that get past, kinds by variants, averaged over seeds."""
-    runs: dict[str, list[pd.Series]] = {variant: [] for variant in VARIANTS}
-    for name, run in stored["runs"].items():
-        runs[name.split("/")[0]].append(pd.Series(run["past"]))
-    return pd.DataFrame({variant: pd.DataFrame(found).mean() for variant, found in runs.items() if found})
-
-
-def mean_reading(stored: dict) -> dict[str, pd.DataFrame]:
-    """ "caught" and "harmless_flagged": rates, reply codes by OUTPUT_VARIANTS, averaged over seeds."""
-    tables = {}
-    for side in ("caught", "harmless_flagged"):
-        runs: dict[str, list[pd.Series]] = {variant: [] for variant in OUTPUT_VARIANTS}
-        for name, run in stored["output_runs"].items():
-            runs[name.split("/")[0]].append(pd.Series(run[side]))
-        tables[side] = pd.DataFrame({variant: pd.DataFrame(found).mean() for variant, found in runs.items()})
-    return tables

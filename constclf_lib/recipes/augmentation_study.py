@@ -37,7 +37,12 @@ def make_augmentation(data: Path, log: Callable[[str], None]) -> None:
             if (name := f"{variant}/seed{seed}") in stored["runs"]:
                 continue
             classifier, _ = train_input_classifier(
-                str(data / "models" / "bodyguard"), rows[variant], TRAINED["input"], seed=seed, lr=FINE["input"], held=True
+                str(data / "models" / "bodyguard"),
+                rows[variant],
+                TRAINED["input"],
+                seed=seed,
+                lr=FINE["input"],
+                held=True,
             )
             classifier.window = WINDOWS["input"]
             stored["runs"][name] = measure(classifier, sets)

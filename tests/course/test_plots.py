@@ -69,7 +69,6 @@ PICTURES = {
     "lengths": lambda title: plots.fpr_by_length({"running maximum": LENGTHS}, title),
     "two by two": lambda title: plots.who_catches_what([1, 1, 0, 0], [1, 0, 1, 0], title),
     "grid": lambda title: plots.attack_grid(pd.DataFrame({"none": [0.9], "both": [0.0]}, ["leet"]), title, ["leet"], 9),
-    "queries": lambda title: plots.queries_curve({"guarded": [3, np.inf, 7], "none": [1, 1, 1]}, title),
 }
 
 
@@ -173,7 +172,6 @@ def test_pictures_say_their_numbers():
     assert plots.who_catches_what([1, 1, 0, 0, 0], [1, 0, 1, 0, 0]).alt_text.endswith(
         "both: 1, input classifier only: 1, output classifier only: 1, nobody: 2."
     )
-    assert "guarded: 50% within 5 queries" in plots.queries_curve({"guarded": [4, np.inf, 5, 6]}, budget=5).alt_text
     assert [canvas.percent(x) for x in (0.86, 0.044, 0.0038, 0, 1)] == ["86%", "4.4%", "0.38%", "0%", "100%"]
 
 

@@ -66,27 +66,6 @@ def test_attacked_rows_are_not_attacked_again(plain):
         augment(plain.assign(attack="leet"))
 
 
-def test_chains_are_harmful_exactly_if_one_completion_is(train):
-    harmful, harmless = (set(train.completion[train.harmful == side]) for side in (True, False))
-    rows = hardening.chains(train, 200, seed=1)
-    assert 0.4 < rows.harmful.mean() < 0.6
-    for row in rows.itertuples():
-        held = sum(text in row.completion for text in harmful - harmless)
-        assert (held >= 1) == row.harmful, row.completion
-        assert sum(text in row.completion for text in harmless) >= 1
-
-
-def test_chains_put_the_harm_first_in_the_middle_and_last(train):
-    rows = hardening.chains(train, 300, seed=2)
-    harmful = train.completion[train.harmful].tolist()
-    places = [
-        next(row.find(text) / len(row) for text in harmful if text in row) for row in rows.completion[rows.harmful]
-    ]
-    assert sum(place == 0 for place in places) > 10
-    assert sum(0.2 < place < 0.5 for place in places) > 10
-    assert sum(place > 0.6 for place in places) > 10
-
-
 def test_unreadable_replies_are_harmful_and_in_none_of_the_codes(train, tokenizer):
     rows = hardening.unreadable(train, tokenizer, 200)
     known = {text.lower() for text in train.completion}
@@ -107,7 +86,6 @@ def test_what_is_not_understood_is_in_a_code_or_unreadable_and_always_harmful(tr
 
 def test_same_seed_same_rows(train, tokenizer):
     for make in (
-        lambda seed: hardening.chains(train, 20, seed),
         lambda seed: hardening.unreadable(train, tokenizer, 20, seed),
         lambda seed: hardening.not_understood(train, tokenizer, 20, seed),
     ):

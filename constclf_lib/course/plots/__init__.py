@@ -1,6 +1,6 @@
 """The course's pictures: tokens and their scores, score distributions, rates with intervals; one style for all."""
 
-from .rates import attack_grid, bars_with_intervals, fpr_by_length, queries_curve, seeds_dots, who_catches_what
+from .rates import attack_grid, bars_with_intervals, fpr_by_length, seeds_dots, who_catches_what
 from .scores import loss_curves, reliability, roc_pr, score_histogram
 from .style import (
     AS_COUNT,
@@ -48,7 +48,6 @@ __all__ = [
     "loss_curves",
     "loss_positions",
     "picture",
-    "queries_curve",
     "reliability",
     "risk_curve",
     "roc_pr",
