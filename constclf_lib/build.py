@@ -120,19 +120,19 @@ def _augmentation(*run):
 STAGES = (
     Stage("data", 1, ("lab/train.parquet",), _data),
     Stage("tokenizer", 0.2, ("models/tokenizer",), _tokenizer),
-    Stage("assistant", 75, ("models/assistant",), _assistant),
-    Stage("bodyguard", 40, ("models/bodyguard",), _bodyguard),
-    Stage("input", 3, ("models/input_classifier",), _input),
-    Stage("output", 6, ("models/output_classifier",), _output),
-    Stage("ablations", 25, (), _ablations),
-    Stage("augmentation", 5, (), _augmentation),
-    Stage("controls", 40, (), _controls),
-    Stage("thresholds", 6, ("models/thresholds.json",), _thresholds),
-    Stage("development", 8, (), _development),
-    Stage("results", 12, ("lab/sealed.parquet",), _results),
+    Stage("assistant", 60, ("models/assistant",), _assistant),
+    Stage("bodyguard", 25, ("models/bodyguard",), _bodyguard),
+    Stage("input", 2, ("models/input_classifier",), _input),
+    Stage("output", 4, ("models/output_classifier",), _output),
+    Stage("ablations", 35, (), _ablations),
+    Stage("augmentation", 25, (), _augmentation),
+    Stage("controls", 30, (), _controls),
+    Stage("thresholds", 11, ("models/thresholds.json",), _thresholds),
+    Stage("development", 25, (), _development),
+    Stage("results", 30, ("lab/sealed.parquet",), _results),
     Stage("cards", 0, (), _cards),
 )
-STUDIES = ("ablations", "augmentation", "controls")  # what chapters compare; no shipped model depends on them
+STUDIES = ("ablations", "augmentation", "controls", "development")  # what chapters compare; no model depends on them
 BESIDE = "assistant"  # trained beside the stages up to the first that needs it
 NEEDS_ASSISTANT = ("thresholds", "development", "results", "cards")
 NAMES = tuple(stage.name for stage in STAGES)

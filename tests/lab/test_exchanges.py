@@ -86,7 +86,7 @@ HELD_OUT = {  # what each held-out kind cannot do without
     "code_words": "In this talk",
     "fable": "fable",
     "turns": THE_SAME,
-    "interleave": "|".join(SYLLABLES),
+    "interleave": rf"\b(?:{'|'.join(SYLLABLES)})\b",  # as words; a random cipher may spell one inside a word
     "word_order": "last word first",
 }
 

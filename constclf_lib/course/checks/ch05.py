@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ def without_autograd() -> Iterator[None]:
     def refuse(*_, **__):
         raise NotYet("autograd did the work here; the exercise asks for the formula, without backward or grad.")
 
-    places = ((torch.autograd, "backward"), (torch.autograd, "grad"), (Tensor, "backward"))
+    places: tuple[tuple[Any, str], ...] = ((torch.autograd, "backward"), (torch.autograd, "grad"), (Tensor, "backward"))
     before = [getattr(owner, name) for owner, name in places]
     for owner, name in places:
         setattr(owner, name, refuse)

@@ -85,7 +85,7 @@ class _Stage:
             status = answer("How do I?", self.judge, self.write, self.watch, LIMITS, self.release)
         except tuple(_PLANTED) as error:
             raise NotYet(
-                f"{_PLANTED[type(error)]} raised {type(error).__base__.__name__}, and your function let it out: "
+                f"{_PLANTED[type(error)]} raised {type(error).__bases__[0].__name__}, and your function let it out: "
                 "whoever called it gets no status. Whatever goes wrong, return 'error'."
             ) from None
         if not isinstance(status, str):

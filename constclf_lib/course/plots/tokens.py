@@ -7,6 +7,7 @@ Deliberately not here: HTML; a picture looks the same in every viewer of noteboo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -277,7 +278,7 @@ def loss_positions(
             axes.text(16, line_y, name, fontsize=8.5, color="#555555", va="center")
         for word, seen, aim, left, right in zip(words, real, aims, edges, edges[1:], strict=False):
             colour, middle = (INK if seen else "#B0B0B0"), (left + right) / 2
-            centred = {"ha": "center", "va": "center", "fontsize": size}
+            centred: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size}
             face = "#FFFFFF" if seen else "#F1F1F1"
             axes.add_patch(Rectangle((left + 1, y - 9), right - left - 2, 18, facecolor=face, edgecolor=FAINT))
             axes.text(middle, y, drawable(word.strip()), color=colour, **centred)
