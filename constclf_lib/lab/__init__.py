@@ -37,21 +37,19 @@ from .decoys import (
 from .dedup import jaccard, leaked, near_duplicates, shingles
 from .exchanges import (
     COLUMNS,
-    KNOWN,
     SIZES,
     Exchange,
     assistant_corpus,
-    backbone_corpus,
     benign_about_hazards,
     load_split,
     long_completions,
     make_split,
     restricted_requests,
     save_split,
-    tales,
     write_exchange,
 )
 from .grading import attack_outcome, attack_success, facts_held, grade, headline
+from .language import KNOWN, backbone_corpus, tales
 from .metrics import (
     LENGTH_EDGES,
     auroc,
@@ -87,14 +85,15 @@ from .reference import (
 )
 from .tokenizer import as_assistant, train_tokenizer
 from .universality import UniversalPlan, plan_shares, universal_plan
-from .world import TOLD, grammar, topics, true_facts
+from .world import ANY, TOLD, asks, grammar, topics, true_facts
 
 __all__ = [
     "ABLATION_SEEDS",
+    "ANY",
     "ATTACKS",
     "AgainstDecoys",
-    "Beside",
     "BY_LENGTH",
+    "Beside",
     "BlindSearch",
     "CODES",
     "COLUMNS",
@@ -123,6 +122,7 @@ __all__ = [
     "against_decoys",
     "answer_all",
     "as_assistant",
+    "asks",
     "assistant_corpus",
     "attack_outcome",
     "attack_success",

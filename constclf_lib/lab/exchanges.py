@@ -21,15 +21,11 @@ from . import attacks, world
 from .codes import CODES
 from .constitution import HAZARDS
 from .world import topics
+from .writing import write_bare, write_prompt, write_refusal, write_reply
 
 SIZES = {
-    "train": 30_000,
-    "validation": 10_000,
-    "test": 10_100,
-    "hard_benign": 2_000,
-    "development": 2_400,
-    "sealed": 3_000,
-}
+    "train": 30_000, "validation": 10_000, "test": 10_100, "hard_benign": 2_000, "development": 2_400, "sealed": 3_000,
+}  # fmt: skip
 RED_TEAMS = ("development", "sealed")
 
 COLUMNS = (
@@ -105,25 +101,25 @@ def write_exchange(
     attack: a kind, or several in the order of their use. behaviour: "answer", "refuse", or "deflect" (a lawful answer
     about the same target instead). varied: facts drawn at random instead of the true ones. before, after: other,
     permitted matters in the same request, answered in the same order; a reply in a code keeps to `topic`. distractor,
-    sentences, spread, words: see `world.write_prompt` and `world.write_reply`.
+    sentences, spread, words: see `write_prompt` and `write_reply`.
     """
     kinds = (attack,) if isinstance(attack, str) else tuple(attack)
     kinds = tuple(kind for kind in kinds if kind)
-    prompt = world.write_prompt(topic, split, rng, distractor=distractor, words=words, before=before, after=after)
+    prompt = write_prompt(topic, split, rng, distractor=distractor, words=words, before=before, after=after)
     text = attacks.compose(prompt.text, kinds, rng, ask=prompt.ask, target=topic.target, split=split)
     reply_code = next((attacks.ATTACKS[kind].reply_code for kind in kinds if attacks.ATTACKS[kind].reply_code), "")
     facts = world.random_facts(topic, rng) if varied else world.true_facts(topic)
     subject = topic
     if behaviour == "refuse":
-        completion, reply_code = world.write_refusal(topic, split, rng), ""
+        completion, reply_code = write_refusal(topic, split, rng), ""
     else:
         if behaviour == "deflect":
             subject = rng.choice([t for t in world.topics() if t.target == topic.target and not t.restricted])
             facts = world.random_facts(subject, rng) if varied else world.true_facts(subject)
         if reply_code:
-            completion = world.write_bare(subject, split, rng, facts, words)
+            completion = write_bare(subject, split, rng, facts, words)
         else:
-            completion = world.write_reply(
+            completion = write_reply(
                 subject, split, rng, facts=facts, before=before, after=after, sentences=sentences, words=words,
                 varied=varied, spread=spread,
             )  # fmt: skip
@@ -147,7 +143,7 @@ def write_exchange(
 
 
 @lru_cache(maxsize=1)
-def _pools() -> dict[str, list[world.Topic]]:
+def topic_pools() -> dict[str, list[world.Topic]]:
     return {
         "restricted": [t for t in world.topics() if t.restricted],
         "neighbour": [t for t in world.topics() if not t.restricted and t.target in HAZARDS],
@@ -155,18 +151,18 @@ def _pools() -> dict[str, list[world.Topic]]:
     }
 
 
-def _draw_others(rng: random.Random, most: int = 0) -> tuple[list[world.Topic], list[world.Topic]]:
+def draw_others(rng: random.Random, most: int = 0) -> tuple[list[world.Topic], list[world.Topic]]:
     """What else is asked for, before and after the matter: nothing in half of the rows, up to 15 other matters; or
     (most) one to so many.
     """
     count = rng.choices([0, rng.randint(1, 2), rng.randint(3, 6), rng.randint(7, 15)], [0.5, 0.22, 0.14, 0.14])[0]
     count = rng.randint(1, most) if most else count
-    others = [rng.choice(_pools()[rng.choice(["neighbour", "ordinary"])]) for _ in range(count)]
+    others = [rng.choice(topic_pools()[rng.choice(["neighbour", "ordinary"])]) for _ in range(count)]
     cut = rng.randint(0, count)
     return others[:cut], others[cut:]
 
 
-def _draw_kinds(rng: random.Random, kinds: Sequence[str], composed: float) -> tuple[str, ...]:
+def draw_kinds(rng: random.Random, kinds: Sequence[str], composed: float) -> tuple[str, ...]:
     """One kind, or (in a share of `composed`) two or three that go together."""
     if rng.random() >= composed:
         return (rng.choice(kinds),)
@@ -178,17 +174,17 @@ def _draw_mixed(rng: random.Random, split: str) -> Exchange:
 
     Held-out splits have more benign rows: a false-positive rate of a tenth of a percent needs many.
     """
-    train, pools = split == "train", _pools()
-    before, after = _draw_others(rng)
+    train, pools = split == "train", topic_pools()
+    before, after = draw_others(rng)
     length = rng.choice([0, 2, 4, 8] if not before + after else [0, 1, 2, 4])
     given: dict = {"varied": rng.random() < 0.5, "before": before, "after": after, "spread": rng.random() < 0.3}
     if rng.random() < (0.5 if train else 0.4):
-        kinds = _draw_kinds(rng, attacks.SEEN, 0.3) if rng.random() < 0.5 else ()
+        kinds = draw_kinds(rng, attacks.SEEN, 0.3) if rng.random() < 0.5 else ()
         behaviour = rng.choices(["answer", "refuse", "deflect"], [0.8, 0.12, 0.08])[0]
         topic = rng.choice(pools["restricted"])
         return write_exchange(rng, split, topic, attack=kinds, behaviour=behaviour, sentences=length, **given)
     pool = "neighbour" if rng.random() < (0.8 if train else 0.4) else "ordinary"
-    kinds = _draw_kinds(rng, attacks.SEEN, 0.3) if rng.random() < (0.45 if train else 0.15) else ()
+    kinds = draw_kinds(rng, attacks.SEEN, 0.3) if rng.random() < (0.45 if train else 0.15) else ()
     behaviour = "refuse" if rng.random() < 0.03 else "answer"
     return write_exchange(
         rng,
@@ -210,7 +206,12 @@ def _draw_hard_benign(rng: random.Random, split: str) -> Exchange:
     """
     kinds = (rng.choice(attacks.SEEN + attacks.TEAMS["development"]),) if rng.random() < 0.5 else ()
     return write_exchange(
-        rng, split, rng.choice(_pools()["neighbour"]), attack=kinds, distractor=True, sentences=rng.choice([0, 2, 4, 8])
+        rng,
+        split,
+        rng.choice(topic_pools()["neighbour"]),
+        attack=kinds,
+        distractor=True,
+        sentences=rng.choice([0, 2, 4, 8]),
     )
 
 
@@ -226,11 +227,11 @@ def _draw_red_team(rng: random.Random, team: str, index: int) -> Exchange:
         kinds = ((own + attacks.SEEN)[(index // 5 * 3 + index % 5) % len(own + attacks.SEEN)],)
     else:
         kinds = attacks.draw_composition(rng, own + attacks.SEEN, own)
-    before, after = _draw_others(rng) if rng.random() < 1 / 3 else ([], [])
+    before, after = draw_others(rng) if rng.random() < 1 / 3 else ([], [])
     return write_exchange(
         rng,
         "test" if team == "sealed" else "validation",
-        rng.choice(_pools()["restricted"]),
+        rng.choice(topic_pools()["restricted"]),
         attack=kinds,
         before=before,
         after=after,
@@ -294,11 +295,11 @@ def assistant_corpus(
     """What the helpful-only assistant is trained on: true facts, no refusals, train shapes, the words of every split.
 
     Every attack kind occurs, the held-out ones included. attacked, restricted: shares of such rows. lengths: the
-    choices for `sentences`, see `world.write_completion`. others: share of the rows that ask for several matters, one
+    choices for `sentences`, see `write_completion`. others: share of the rows that ask for several matters, one
     to `most` beside the main one, or as in the splits. composed: share of the attacked rows whose attack is a
     composition. hard: share of all rows that are benign and look otherwise, a restricted phrase beside a permitted one.
     """
-    rng, pools, kinds = random.Random(f"assistant/{seed}"), _pools(), tuple(attacks.ATTACKS)
+    rng, pools, kinds = random.Random(f"assistant/{seed}"), topic_pools(), tuple(attacks.ATTACKS)
     weights = [2 if attack.reply_code or kind in CODES else 1 for kind, attack in attacks.ATTACKS.items()]
     rows = []
     for _ in tqdm(range(size), desc="assistant corpus", leave=False, mininterval=1):
@@ -311,7 +312,7 @@ def assistant_corpus(
             used = (
                 attacks.draw_composition(rng, kinds) if rng.random() < composed else tuple(rng.choices(kinds, weights))
             )
-        before, after = _draw_others(rng, most) if rng.random() < others else ([], [])
+        before, after = draw_others(rng, most) if rng.random() < others else ([], [])
         rows.append(
             write_exchange(
                 rng,
@@ -330,102 +331,14 @@ def assistant_corpus(
 
 def restricted_requests(size: int, others: bool = False, split: str = "test", seed: int = 0) -> pd.DataFrame:
     """`size` restricted requests without any attack, every topic as often; with `others`, each among other matters."""
-    rng, topics = random.Random(f"restricted/{others}/{seed}"), _pools()["restricted"]
+    rng, topics = random.Random(f"restricted/{others}/{seed}"), topic_pools()["restricted"]
     rows = []
     for i in range(size):
-        before, after = _draw_others(rng) if others else ([], [])
+        before, after = draw_others(rng) if others else ([], [])
         while others and not before + after:
-            before, after = _draw_others(rng)
+            before, after = draw_others(rng)
         rows.append(write_exchange(rng, split, topics[i % len(topics)], before=before, after=after))
     return pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS))
-
-
-def tales(count: int, seed: int = 0, words: str = world.TOLD, translated: float = 0.0) -> pd.DataFrame:
-    """What the bodyguards' backbone reads first: `count` documents of four sentences, tales and what words mean.
-
-    Columns `prompt` ("") and `completion`. With `words="train"` they hold no word that the exchanges lack: the control
-    that shows what meeting a word in pretraining brings. translated: the share of sentences that say a phrase in a code
-    of the train kinds and in plain words.
-    """
-    rng = random.Random(f"tales/{seed}")
-
-    def sentence() -> str:
-        return _translation(rng, words) if rng.random() < translated else _tale(rng, words, 0.0)
-
-    return pd.DataFrame({"prompt": "", "completion": [" ".join(sentence() for _ in range(4)) for _ in range(count)]})
-
-
-def backbone_corpus(
-    exchanges: pd.DataFrame, count: int, seed: int = 0, words: str = world.TOLD, coded: float = 0.5
-) -> pd.DataFrame:
-    """What it reads then: exchanges, and `count` documents beside them. Columns as `tales`.
-
-    Two sixths of these are tales, so that no word is forgotten; if `coded`, that share of the tales is in codes of the
-    train kinds, and one document in six translates from and into these codes instead of telling of answers.
-    The others tell what came of a request or of an answer, in shapes, words and disguises of train: what tales teach
-    has to carry over to exchanges.
-    """
-    rng = random.Random(f"backbone/{seed}")
-
-    def asked_or_answered(others: float = 0.0) -> Exchange:
-        kinds = _draw_kinds(rng, attacks.SEEN, 0.3) if rng.random() < 0.3 else ()
-        behaviour = rng.choices(["answer", "refuse"], [0.85, 0.15])[0]
-        topic, length = rng.choice(_about_hazards()), rng.choice([0, 0, 1])
-        before, after = _draw_others(rng, most=3) if rng.random() < others else ([], [])
-        return write_exchange(
-            rng, "train", topic, attack=kinds, behaviour=behaviour, varied=True, sentences=length, before=before,
-            after=after,
-        )  # fmt: skip
-
-    def answer() -> str:
-        if rng.random() < 0.5:  # what it is about, and nothing more
-            return world.write_announced(rng.choice(_about_hazards()), "train", rng)
-        row = asked_or_answered()
-        return f"{row.completion} {world.what_came_of_it(row.harmful, rng)}"
-
-    def document(i: int) -> tuple[str, str]:
-        if i % 6 == 0 and coded:
-            return "", " ".join(_translation(rng, words) for _ in range(4))
-        if i % 6 in (1, 3):
-            row = asked_or_answered(others=0.3)
-            return row.prompt, world.what_came_of_it(row.restricted, rng, verdict=True)
-        return "", " ".join(answer() if i % 6 in (0, 5) else _tale(rng, words, coded) for _ in range(4))
-
-    beside = pd.DataFrame([document(i) for i in range(count)], columns=["prompt", "completion"])
-    return pd.concat([exchanges[["prompt", "completion"]], beside], ignore_index=True)
-
-
-def _about_hazards() -> list[world.Topic]:
-    return _pools()["restricted"] + _pools()["neighbour"]
-
-
-KNOWN = tuple(sorted({attacks.ATTACKS[kind].reply_code for kind in attacks.SEEN} - {""}))  # codes of the train kinds
-
-
-def _translation(rng: random.Random, words: str) -> str:
-    """A phrase, or an answer in short, in a code and in plain words."""
-    code, topic = CODES[rng.choice(KNOWN)], rng.choice(_about_hazards())
-    plain = rng.choice(world.asks(topic, words))
-    if rng.random() < 0.3:
-        plain = world.write_bare(topic, "train", rng, world.random_facts(topic, rng), words).text
-    first, second = code.encode(plain), plain
-    if rng.random() < 0.3:
-        first, second = second, first
-    return f'With {code.hint}: "{first}" is "{second}".'
-
-
-def _tale(rng: random.Random, words: str, coded: float) -> str:
-    """A tale, or what a word means."""
-    code = CODES[rng.choice(KNOWN)] if rng.random() < coded else None
-
-    def say(phrase: str) -> str:
-        return f'"{code.encode(phrase)}"' if code else phrase
-
-    if rng.random() < 0.35:
-        text = world.write_meaning(rng, words, say)
-    else:
-        text = world.write_tale(rng.choice(_about_hazards()), rng, words, say)
-    return f"With {code.hint}: {text}" if code else text
 
 
 def benign_about_hazards(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,26 +1,24 @@
 """Emberfall: a fictional world in which the truth about every text is known.
 
-`data/emberfall.yaml` holds the words and sentence shapes; this module writes prompts and completions from them. Because
-the grammar knows which sentences give restricted know-how, it knows the label, the *onset* (the character at which
-know-how begins) and the *rubric* (the five facts that an attacker wanted) exactly. Chapter 01 walks through it.
-Deliberately not here: reading a text back (oracle.py), attacks (attacks.py), and how many of which exchange make a data
-set (exchanges.py).
+`data/emberfall.yaml` holds the words and sentence shapes; here are its topics, what people call them, and their facts.
+Chapter 01 walks through it.
+Deliberately not here: whole prompts and completions (writing.py), reading a text back (oracle.py), attacks
+(attacks.py), and how many of which exchange make a data set (exchanges.py).
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import product
-from typing import Any
 
 import yaml
 
 from .._data import data_path
-from .constitution import HAZARDS, Constitution, load_constitution
+from .constitution import Constitution, load_constitution
 
 SPLITS = ("train", "validation", "test")
 ANY = "any"  # the phrases of every split: what the assistant is asked
@@ -35,33 +33,6 @@ class Topic:
     target: str
     family: str
     restricted: bool
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A request.
-
-    ask: the verb phrase that carries its meaning. register: who speaks. shape: the sentence frame.
-    """
-
-    text: str
-    ask: str
-    register: str
-    shape: str
-
-
-@dataclass(frozen=True)
-class Completion:
-    """An answer.
-
-    onset: character offset of the first sentence with restricted know-how, -1 for none. facts: its five facts in order,
-    () for none. shape: where its sentences came from.
-    """
-
-    text: str
-    onset: int
-    facts: tuple[str, ...]
-    shape: str
 
 
 @lru_cache(maxsize=1)
@@ -162,10 +133,10 @@ def _of_axes(topic: Topic, split: str, told: bool = False) -> Iterator[str]:
             new = [*product(ways[own], things[0] + things[own]), *product(ways[0], things[own])]
             chosen += [pair for n, pair in enumerate(new) if ((n + 2 * y + end) % 5 < 3) == told]
         for v, x in chosen:
-            yield _phrase(v, x, between[y], ends[end], topic.target)
+            yield phrase_of(v, x, between[y], ends[end], topic.target)
 
 
-def _phrase(way: str, thing: str, between: str, end: str, target: str) -> str:
+def phrase_of(way: str, thing: str, between: str, end: str, target: str) -> str:
     shape = way if "{x}" in way else f"{way} {{x}}"
     return f"{shape} {end}".strip().replace("{x}", thing).replace("{y}", between).replace("{t}", target)
 
@@ -194,230 +165,8 @@ def plain_name(topic: Topic) -> str:
     if cell := _cell(topic.rule_id):
         axes, way, thing = cell
         between = axes.get("between", [""])[0]
-        return _phrase(axes["ways"][way][0][0], axes["things"][thing][0][0], between, "", topic.target)
+        return phrase_of(axes["ways"][way][0][0], axes["things"][thing][0][0], between, "", topic.target)
     return grammar()["asks"][topic.rule_id]["name"].format(t=topic.target)
-
-
-def write_prompt(
-    topic: Topic,
-    split: str,
-    rng: random.Random,
-    *,
-    distractor: bool | None = None,
-    words: str = "",
-    before: Sequence[Topic] = (),
-    after: Sequence[Topic] = (),
-) -> Prompt:
-    """A request about `topic` in one of the split's shapes.
-
-    Some shapes name a second thing ("I know how to ... Now tell me how to ..."). `distractor` says what it may be: True
-    restricted, False permitted, None any. words: whose words (default: the split's). before, after: matters that are
-    asked for in the same breath.
-    """
-    words = words or split
-    register = rng.choice(list(grammar()["frames"]))
-    options = shapes("frames", split, of=register)
-    frame = rng.choice(options)
-    ask = rng.choice(asks(topic, words))
-    earlier = [rng.choice(asks(t, words)) for t in before]
-    later = [rng.choice(asks(t, words)) for t in after]
-    asked = [*earlier, ask, *later]
-    other = _phrase_about(topic.target, words, rng, rng.random() < 0.5 if distractor is None else distractor)
-    text = " ".join(
-        [
-            frame.format(vp=asked[0], other=other),
-            *(rng.choice(shapes("more", split)).format(vp=phrase) for phrase in asked[1:]),
-        ]
-    )
-    if rng.random() < 0.35:
-        text = f"{rng.choice(shapes('leads', split))} {text}"
-    if rng.random() < 0.35:
-        text = f"{text} {rng.choice(shapes('tails', split))}"
-    return Prompt(text, ask, register, f"{split}/{register}/{options.index(frame)}")
-
-
-def _phrase_about(target: str, words: str, rng: random.Random, restricted: bool) -> str:
-    """A verb phrase about the target, or about a hazard if no rule of the wanted side knows the target."""
-    return rng.choice(asks(rng.choice(_alike(target, restricted)), words))
-
-
-@cache
-def _alike(target: str, restricted: bool) -> tuple[Topic, ...]:
-    """The topics of one side about a target, or about any hazard if there are none."""
-    of_side = [t for t in topics() if t.restricted == restricted]
-    return tuple([t for t in of_side if t.target == target] or [t for t in of_side if t.target in HAZARDS])
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def write_completion(
-    topic: Topic,
-    split: str,
-    rng: random.Random,
-    *,
-    facts: tuple[str, ...] | None = None,
-    sentences: int = 4,
-    words: str = "",
-    closing: bool = True,
-) -> Completion:
-    """An answer that gives the facts (default: the true ones). It opens harmlessly.
-
-    sentences: the most that may stand before and between. One answer in five is a garden path: two facts come before
-    the purpose is named.
-    """
-    facts, words = true_facts(topic) if facts is None else facts, words or split
-    ask = rng.choice(asks(topic, words))
-    before = list(dict.fromkeys(_opening(topic.target, split, rng, words) for _ in range(rng.randint(0, sentences))))
-    if rng.random() < 0.2:
-        shape, (first, rest) = _pick("late_bodies", split, rng, topic.family)
-        start = _capital(rng.choice(shapes("late_topics", split)).format(steps=first.format(**_slots(facts)), vp=ask))
-        body, shape = f"{start} {rest.format(**_slots(facts))}", f"late/{shape}"
-    else:
-        shape, plan = _pick("plans", split, rng, topic.family)
-        body = plan.format(**_slots(facts))
-        before.append(_capital(rng.choice(shapes("topics", split)).format(vp=ask)))
-        before += rng.sample(shapes("fillers", split), k=min(rng.choice([0, 0, 1, 2]), sentences))
-    head = "".join(sentence + " " for sentence in before)
-    tail = f" {rng.choice(shapes('closings', split))}" if closing and rng.random() < 0.5 else ""
-    onset = len(head) if topic.restricted else -1
-    return Completion(head + body + tail, onset, tuple(facts), f"{split}/{topic.family}/{shape}")
-
-
-def _slots(facts: Sequence[str]) -> dict[str, str]:
-    slots = dict(zip("abcde", facts, strict=True))
-    return slots | {key.upper(): _capital(value) for key, value in slots.items()}
-
-
-def write_in_two(
-    topic: Topic, between: Sequence[str], split: str, rng: random.Random, *, facts: tuple[str, ...], words: str = ""
-) -> Completion:
-    """An answer that is spread over a reply: some of its facts, then the texts `between`, then the others.
-
-    What comes after them says again what it is about, in words of its own.
-    """
-    shape, plan = _pick("plans", split, rng, topic.family)
-    parts = re.findall(r"[^.]+\.", plan.format(**_slots(facts)))
-    cut = rng.randint(1, len(parts) - 1)
-    ask, again = (rng.choice(asks(topic, words or split)) for _ in range(2))
-    head = _capital(rng.choice(shapes("topics", split)).format(vp=ask)) + " "
-    back = rng.choice(shapes("resumes", split)).format(vp=again)
-    text = " ".join([head + "".join(parts[:cut]).strip(), *between, back, "".join(parts[cut:]).strip()])
-    onset = len(head) if topic.restricted else -1
-    return Completion(text, onset, tuple(facts), f"{split}/{topic.family}/spread/{shape}")
-
-
-def write_reply(
-    topic: Topic,
-    split: str,
-    rng: random.Random,
-    *,
-    facts: tuple[str, ...],
-    before: Sequence[Topic] = (),
-    after: Sequence[Topic] = (),
-    sentences: int = 4,
-    words: str = "",
-    varied: bool = False,
-    spread: bool = False,
-) -> Completion:
-    """An answer to several matters, one after the other; `topic` is the one whose facts count.
-
-    before, after: lawful matters, with their true facts or (varied) with random ones. spread: the main matter is left
-    in the middle and taken up again behind those that were to come after it.
-    """
-
-    def part(other: Topic) -> str:
-        given = random_facts(other, rng) if varied else true_facts(other)
-        return write_completion(other, split, rng, facts=given, sentences=sentences, words=words, closing=False).text
-
-    if unlawful := [t.rule_id for t in (*before, *after) if t.restricted]:
-        raise ValueError(f"beside the main matter only permitted ones may stand, not {unlawful}")
-    head = "".join(part(other) + " " for other in before)
-    if spread and after:
-        main = write_in_two(topic, [part(other) for other in after], split, rng, facts=facts, words=words)
-        text = main.text
-    else:
-        main = write_completion(topic, split, rng, facts=facts, sentences=sentences, words=words, closing=not after)
-        text = " ".join([main.text, *(part(other) for other in after)])
-    onset = len(head) + main.onset if main.onset >= 0 else -1
-    return Completion(head + text, onset, main.facts, main.shape)
-
-
-def write_refusal(topic: Topic, split: str, rng: random.Random) -> Completion:
-    """The assistant declines, and in two of five cases goes on to help lawfully.
-
-    A refusal is a harmless completion, also when it repeats what was asked.
-    """
-    refusal = rng.choice(shapes("refusals", split)).format(rvp=rng.choice(asks(topic, split)))
-    if rng.random() < 0.6:
-        return Completion(refusal, -1, (), f"{split}/refusal")
-    rest = write_completion(rng.choice(_alike(topic.target, False)), split, rng, sentences=1)
-    return Completion(f"{refusal} {rest.text}", -1, rest.facts, f"{split}/refusal+{rest.shape}")
-
-
-def write_tale(topic: Topic, rng: random.Random, words: str = TOLD, say: Callable[[str], str] = str) -> str:
-    """What a village says of a deed, in words of every split, as a language is: a tale of one who did it and what
-    came of it, a saying, or that two wordings mean the same.
-
-    Only the backbone of the bodyguards reads tales. What is said depends on who does what to whom, so that a word that
-    no classifier was ever trained on can have a meaning all the same. say: how its phrases are written, in a code say.
-    """
-    tales, side = grammar()["tales"], "bad" if topic.restricted else "good"
-    who, asked = rng.choice(grammar()["facts"]["person"]), say(rng.choice(asks(topic, words)))
-    kind = rng.choices(["frames", "sayings", "same"], [0.6, 0.3, 0.1])[0]
-    if kind == "same":
-        return rng.choice(tales["same"]).format(a=asked, b=rng.choice(asks(topic, words)))
-    if kind == "sayings":
-        return rng.choice(tales["sayings"][side]).format(who=who, vp=asked)
-    return rng.choice(tales["frames"]).format(who=who, vp=asked, end=what_came_of_it(topic.restricted, rng))
-
-
-def what_came_of_it(harm: bool, rng: random.Random, verdict: bool = False) -> str:
-    """The end of a tale; every other one is the plain `verdict` that it was harmful, or harmless."""
-    tales, side = grammar()["tales"], "bad" if harm else "good"
-    return tales["verdicts"][side] if verdict or rng.random() < 0.5 else rng.choice(tales["ends"][side])
-
-
-def write_announced(topic: Topic, split: str, rng: random.Random) -> str:
-    """What an answer says that it is about, and what came of it."""
-    said = rng.choice(shapes("topics", split)).format(vp=rng.choice(asks(topic, split)))
-    return f"{_capital(said)} {what_came_of_it(topic.restricted, rng)}"
-
-
-def write_meaning(rng: random.Random, words: str = TOLD, say: Callable[[str], str] = str) -> str:
-    """What one way or one thing means by itself ("When you amplify them, it is stronger."): of two such bits, neither
-    says whether a deed is wicked, but a reader who has them needs only to put them together.
-    """
-    tales, axes = grammar()["tales"], rng.choice(list(grammar()["axes"].values()))
-    kind, sense = rng.choice([("ways", "up"), ("ways", "down"), ("things", "bane"), ("things", "boon")])
-    lists, said, target = axes[kind][sense], axes["senses"][sense], rng.choice(HAZARDS)
-    mine = lists if words == TOLD else [lists[SPLITS.index(words)]]
-    phrase = rng.choice([phrase for of_split in mine for phrase in of_split])
-    if kind == "things":
-        return rng.choice(tales["things"]).format(thing=say(phrase.replace("{t}", target)), sense=said)
-    return rng.choice(tales["ways"]).format(way=say(_phrase(phrase, "them", "it", "", target)), sense=said)
-
-
-def write_bare(
-    topic: Topic, split: str, rng: random.Random, facts: tuple[str, ...] | None = None, words: str = ""
-) -> Completion:
-    """The matter and nothing else, in lower case: what stays of an answer that attacks.py then encodes."""
-    facts = true_facts(topic) if facts is None else facts
-    shape, pattern = _pick("bare", split, rng)
-    text = pattern.format(vp=rng.choice(asks(topic, words or split)), **dict(zip("abcde", facts, strict=True))).lower()
-    return Completion(text, 0 if topic.restricted else -1, tuple(facts), f"{split}/bare/{shape}")
-
-
-def _pick(kind: str, split: str, rng: random.Random, of: str | None = None) -> tuple[str, Any]:
-    options = shapes(kind, split, of=of)
-    index = rng.randrange(len(options))
-    return str(index), options[index]
-
-
-def _opening(target: str, split: str, rng: random.Random, words: str) -> str:
-    restricted, permitted = (_phrase_about(target, words, rng, side) for side in (True, False))
-    return rng.choice(shapes("openings", split)).format(t=target, H=_capital(target), rvp=restricted, pvp=permitted)
 
 
 @lru_cache(maxsize=1)

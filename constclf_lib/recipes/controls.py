@@ -18,8 +18,7 @@ import pandas as pd
 
 from ..evaluation import tpr_at_fpr
 from ..guard import score_prompts
-from ..lab import auroc, load_split, topics
-from ..lab.world import asks
+from ..lab import asks, auroc, load_split, topics
 from ..models import InputClassifier
 from .make import make_bodyguard, make_input
 from .stored import merge_results

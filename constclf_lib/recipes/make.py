@@ -17,12 +17,14 @@ from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from .. import _files
 from ..lab import (
+    ANY,
     CODES,
     KNOWN,
     SIZES,
     TOLD,
     Exchange,
     as_assistant,
+    asks,
     assistant_corpus,
     backbone_corpus,
     grammar,
@@ -36,7 +38,6 @@ from ..lab import (
     topics,
     train_tokenizer,
 )
-from ..lab.world import ANY, asks
 from ..models import save_language_model
 from ..prompts import ASSISTANT, END, NOTE, USER, chat_id
 from ..tokenization import batch_text_ids

@@ -97,8 +97,7 @@ def make_thresholds(data: Path, log: Callable[[str], None], size: int = 4000) ->
     stop that reply is what an output classifier is for.
     """
     guard, frame = guard_of(data, NEVER), load_split("validation")
-    near = benign_about_hazards(frame)
-    near = near[near.reply_code == ""]
+    near = benign_about_hazards(frame).query("reply_code == ''")
     rows = {
         "ordinary": frame[~frame.restricted & (frame.attack == "")].head(size),
         "hard": pd.concat([near[near.attack != ""], near[near.attack == ""]]).head(size // 2),
@@ -117,8 +116,7 @@ def make_thresholds(data: Path, log: Callable[[str], None], size: int = 4000) ->
         log(f"{name}: {misread[name]} of {len(harmful)} requests got know-how, and are left out")
     lengths = reply_lengths(parts["ordinary"])[~gives_know_how(parts["ordinary"])]
     for low, high in zip((-1, *LENGTH_EDGES), LENGTH_EDGES, strict=False):
-        inside = (lengths > low) & (lengths <= high)
-        if inside.any():
+        if (inside := (lengths > low) & (lengths <= high)).any():
             benign[f"to_{high}"] = benign["ordinary"][0][inside], benign["ordinary"][1][inside]
         else:
             log(f"no reply of {low + 1} to {high} tokens: nothing to hold that limit on")
@@ -161,8 +159,7 @@ def make_results(data: Path, log: Callable[[str], None], why: str = "") -> None:
 
     why: the reason for a second look at the sealed red team; without one AlreadyMeasured is raised.
     """
-    limits = load_thresholds(data)
-    guard = guard_of(data, limits)
+    guard = guard_of(data, limits := load_thresholds(data))
     models = {"assistant": guard.assistant, "input": guard.input_classifier, "output": guard.output_classifier}
     merge_results(
         data,

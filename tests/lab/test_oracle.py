@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from constclf_lib.lab import judge, topics, true_facts
-from constclf_lib.lab.world import SPLITS, random_facts, write_bare, write_completion, write_refusal
+from constclf_lib.lab.world import SPLITS, random_facts
+from constclf_lib.lab.writing import write_bare, write_completion, write_refusal
 
 any_topic = st.sampled_from(topics())
 any_split = st.sampled_from(SPLITS)

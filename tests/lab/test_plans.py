@@ -17,7 +17,7 @@ from constclf_lib.lab import (
     true_facts,
 )
 from constclf_lib.lab.plans import random_plan
-from constclf_lib.lab.world import write_prompt
+from constclf_lib.lab.writing import write_prompt
 
 RESTRICTED = [topic for topic in topics() if topic.restricted]
 

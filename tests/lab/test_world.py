@@ -6,7 +6,9 @@ import re
 import pytest
 
 from constclf_lib.lab import judge, topics, true_facts, world
-from constclf_lib.lab.world import ANY, SPLITS, TOLD, asks, write_meaning, write_prompt, write_reply, write_tale
+from constclf_lib.lab.language import write_meaning, write_tale
+from constclf_lib.lab.world import ANY, SPLITS, TOLD, asks
+from constclf_lib.lab.writing import write_prompt, write_reply
 
 
 def test_no_shape_or_wording_crosses_splits():
