@@ -313,19 +313,11 @@ def assistant_corpus(
                 attacks.draw_composition(rng, kinds) if rng.random() < composed else tuple(rng.choices(kinds, weights))
             )
         before, after = draw_others(rng, most) if rng.random() < others else ([], [])
-        rows.append(
-            write_exchange(
-                rng,
-                "train",
-                rng.choice(pools[pool]),
-                attack=used,
-                sentences=rng.choice(lengths),
-                distractor=True if tempting else None,
-                before=before,
-                after=after,
-                words=world.ANY,
-            )
-        )
+        row = write_exchange(
+            rng, "train", rng.choice(pools[pool]), attack=used, sentences=rng.choice(lengths),
+            distractor=True if tempting else None, before=before, after=after, words=world.ANY,
+        )  # fmt: skip
+        rows.append(row)
     return rows
 
 
