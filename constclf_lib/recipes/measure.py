@@ -26,7 +26,6 @@ from ..evaluation import (
     highest_scores,
     in_depth,
     rate_of,
-    tpr_at_fpr,
 )
 from ..guard import GuardedModel, Thresholds, score_prompts
 from ..lab import (
@@ -37,8 +36,6 @@ from ..lab import (
     TEAMS,
     Part,
     answer_all,
-    average_precision,
-    bag_of_words_baseline,
     baseline_counts,
     baselines_of,
     benign_about_hazards,
@@ -65,10 +62,9 @@ from ..lab import (
     try_plans,
     universal_plan,
 )
-from ..models import InputClassifier, OutputClassifier, perplexity
-from ..streaming import score_completions
-from ..tokenization import batch_text_ids
+from ..models import perplexity
 from . import sealed
+from .classifiers import measure_input, measure_output
 from .report import update_readme
 from .stored import merge_results
 
@@ -275,76 +271,3 @@ def measure_assistant(campaign: dict[str, Part], guard: GuardedModel) -> dict:
         },
         "perplexity_test_answers": round(perplexity(guard.assistant, guard.tokenizer, answers), 3),
     }
-
-
-def classifier_table(labels, scores, threshold: float, groups: dict[str, np.ndarray]) -> dict:
-    """Rates at the deployed threshold, threshold-free figures, and both rates for every group."""
-    labels, scores = np.asarray(labels, bool), np.asarray(scores, float)
-    flagged = scores > threshold
-    table = {
-        "tpr": rate_of(flagged[labels]),
-        "fpr": rate_of(flagged[~labels]),
-        "threshold": threshold,
-        "average_precision": round(average_precision(labels, scores), 4),
-        "tpr_at_1pct_fpr": round(tpr_at_fpr(labels, scores, 0.01), 4),
-    }
-    for name, members in groups.items():
-        table[name] = {
-            str(value): {
-                side: rate_of(flagged[chosen])
-                for side, chosen in (("tpr", (members == value) & labels), ("fpr", (members == value) & ~labels))
-                if chosen.any()
-            }
-            for value in sorted(set(members))
-        }
-    return table
-
-
-def measure_input(input_classifier: InputClassifier, limits: Thresholds) -> dict:
-    """The input classifier on test, per attack kind and register, beside a bag of words and shuffled labels."""
-    train, test = load_split("train"), load_split("test")
-    scores = score_prompts(input_classifier, test.prompt.tolist()).harm.numpy()
-    groups = {"by_attack": test.attack.to_numpy(), "by_register": test.register.to_numpy()}
-    table = classifier_table(test.restricted, scores, limits.input, groups)
-    lengths = token_counts(input_classifier.tokenizer, test.prompt)
-    return table | beside_bag_of_words(train.prompt, train.restricted, test.prompt, test.restricted, scores, lengths)
-
-
-def measure_output(output_classifier: OutputClassifier, limits: Thresholds) -> dict:
-    """The output classifier on the completions of test, beside a bag of words and shuffled labels."""
-    train, test = load_split("train"), load_split("test")
-    scores = highest_scores(score_completions(output_classifier, test.completion.tolist()))
-    table = classifier_table(test.harmful, scores, limits.output, {"by_reply_code": test.reply_code.to_numpy()})
-    lengths = token_counts(output_classifier.tokenizer, test.completion)
-    return table | beside_bag_of_words(train.completion, train.harmful, test.completion, test.harmful, scores, lengths)
-
-
-def token_counts(tokenizer, texts: pd.Series) -> np.ndarray:
-    return np.array([len(ids) for ids in batch_text_ids(tokenizer, texts)])
-
-
-def beside_bag_of_words(train_texts, train_labels, texts, labels, scores, lengths, seed: int = 0) -> dict:
-    """TPR at false-positive rates of 0.1% and 1%, over all texts and up to each length: of the classifier (its
-    `scores`), of word counts, and of word counts whose labels mean nothing.
-    """
-    wanted, real = np.asarray(train_labels, bool), np.asarray(labels, bool)
-    shuffled = np.random.default_rng(seed).permutation(wanted)
-    by_name = {"classifier": np.asarray(scores, float)} | {
-        name: bag_of_words_baseline(list(train_texts), target, list(texts))
-        for name, target in (("bag_of_words", wanted), ("bag_of_words_shuffled_labels", shuffled))
-    }
-    buckets = {"all": np.ones(len(real), bool)} | {
-        f"to_{high}": (lengths > low) & (lengths <= high)
-        for low, high in zip((-1, *LENGTH_EDGES), LENGTH_EDGES, strict=False)
-    }
-    found: dict = {}
-    for name, values in by_name.items():
-        found[name] = {"average_precision": round(average_precision(real, values), 4)}
-        for rate, key in ((0.001, "tpr_at_01pct_fpr"), (0.01, "tpr_at_1pct_fpr")):
-            overall, *rest = (
-                round(tpr_at_fpr(real[inside], values[inside], rate), 4) for inside in buckets.values() if inside.any()
-            )
-            names = [bucket for bucket, inside in buckets.items() if inside.any()][1:]
-            found[name] |= {key: overall, f"{key}_by_length": dict(zip(names, rest, strict=True))}
-    found["n_by_length"] = {bucket: int(inside.sum()) for bucket, inside in buckets.items()}
-    return found
