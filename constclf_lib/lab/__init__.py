@@ -77,11 +77,13 @@ from .pooled_attack import (
 )
 from .reference import (
     ABLATION_SEEDS,
+    AIMS,
     BY_LENGTH,
     OUTPUT_VARIANTS,
     PAPER,
     VARIANTS,
     ablation_table,
+    met,
 )
 from .tokenizer import as_assistant, train_tokenizer
 from .universality import UniversalPlan, plan_shares, universal_plan
@@ -89,6 +91,7 @@ from .world import ANY, TOLD, asks, grammar, topics, true_facts
 
 __all__ = [
     "ABLATION_SEEDS",
+    "AIMS",
     "ANY",
     "ATTACKS",
     "AgainstDecoys",
@@ -166,6 +169,7 @@ __all__ = [
     "long_completions",
     "make_split",
     "measure_system",
+    "met",
     "near_duplicates",
     "not_understood",
     "plan_shares",

@@ -70,7 +70,7 @@ tags: [constitutional-classifier, emberfall]
 ## Figures
 
 As last measured (`python -m constclf_lib.build --only results`), with 95% intervals. No training and no threshold saw
-the splits that were measured on; whoever made the lab did see the red team's figures on the way.
+the splits that were measured on. Attacks are those of the sealed team, measured once for these models (`sealed_log`).
 
 | | |
 |---|---|
@@ -122,7 +122,9 @@ def _bodyguard(results: dict) -> tuple:
 
 
 def _input(results: dict) -> tuple:
-    figures = _classifier(results.get("input_classifier", {}), "restricted prompts blocked", "others blocked")
+    figures = _classifier(
+        results.get("input_classifier", {}), "restricted prompts blocked", "others blocked", "undisguised", "prompts"
+    )
     return (
         "The lab's input classifier",
         'A causal LM whose next token after a prompt is its verdict, " harmful" or " harmless"; probability on any '
@@ -138,7 +140,10 @@ def _input(results: dict) -> tuple:
 
 
 def _output(results: dict) -> tuple:
-    figures = _classifier(results.get("output_classifier", {}), "harmful completions flagged", "others flagged")
+    figures = _classifier(
+        results.get("output_classifier", {}), "harmful completions flagged", "others flagged", "plain_replies",
+        "completions in plain words",
+    )  # fmt: skip
     headline = results.get("headline", {})
     streamed = [
         ("harmful replies halted while they stream", _headline(headline, "streaming_halted")),
@@ -159,14 +164,17 @@ def _output(results: dict) -> tuple:
     )
 
 
-def _classifier(own: dict, caught: str, flagged: str) -> list[tuple]:
-    words = own.get("bag_of_words", {})
+def _classifier(own: dict, caught: str, flagged: str, part: str, label: str) -> list[tuple]:
+    words, clear = own.get("bag_of_words", {}), own.get(part, {})
+    label = f"{'undisguised ' if part == 'undisguised' else ''}{label} alone"
     return _known(
         [
             (f"{caught}, at the threshold in use", _rate(own.get("tpr"))),
             (f"{flagged}, at the threshold in use", _rate(own.get("fpr"))),
             ("caught where 1% of the others are flagged", _share(own.get("tpr_at_1pct_fpr"))),
             ("the same, a bag of words", _share(words.get("tpr_at_1pct_fpr"))),
+            (f"the same, {label}", _share(clear.get("classifier", {}).get("tpr_at_1pct_fpr"))),
+            (f"a bag of words, {label}", _share(clear.get("bag_of_words", {}).get("tpr_at_1pct_fpr"))),
         ]
     )
 
@@ -177,6 +185,10 @@ def _system(results: dict) -> list[tuple]:
         [
             ("both together: attacks that succeed", _headline(headline, "attack_success_guarded")),
             ("both together: refusals added on ordinary requests", _headline(headline, "added_refusals")),
+            (
+                "both together: the same, without requests that the assistant misread into know-how",
+                _headline(headline, "added_refusals_harmless_replies"),
+            ),
             ("both together: refusals on hard benign requests", _headline(headline, "hard_benign_refusals")),
         ]
     )

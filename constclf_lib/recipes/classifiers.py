@@ -48,9 +48,9 @@ def measure_input(input_classifier: InputClassifier, limits: Thresholds) -> dict
     scores = score_prompts(input_classifier, test.prompt.tolist()).harm.numpy()
     groups = {"by_attack": test.attack.to_numpy(), "by_register": test.register.to_numpy()}
     table = classifier_table(test.restricted, scores, limits.input, groups)
-    sides = [(train.prompt, train.restricted), (test.prompt, test.restricted)]
+    learnt, asked = (train.prompt, train.restricted), (test.prompt, test.restricted)
     lengths, clear = token_counts(input_classifier.tokenizer, test.prompt), (test.attack == "").to_numpy()
-    return table | beside_bag_of_words(*sides, scores, lengths, {"undisguised": clear})
+    return table | beside_bag_of_words(learnt, asked, scores, lengths, {"undisguised": clear})
 
 
 def measure_output(output_classifier: OutputClassifier, limits: Thresholds) -> dict:
@@ -60,9 +60,9 @@ def measure_output(output_classifier: OutputClassifier, limits: Thresholds) -> d
     train, test = load_split("train"), load_split("test")
     scores = highest_scores(score_completions(output_classifier, test.completion.tolist()))
     table = classifier_table(test.harmful, scores, limits.output, {"by_reply_code": test.reply_code.to_numpy()})
-    sides = [(train.completion, train.harmful), (test.completion, test.harmful)]
+    learnt, asked = (train.completion, train.harmful), (test.completion, test.harmful)
     lengths, plain = token_counts(output_classifier.tokenizer, test.completion), (test.reply_code == "").to_numpy()
-    return table | beside_bag_of_words(*sides, scores, lengths, {"plain_replies": plain})
+    return table | beside_bag_of_words(learnt, asked, scores, lengths, {"plain_replies": plain})
 
 
 def token_counts(tokenizer, texts: pd.Series) -> np.ndarray:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..lab import BY_LENGTH, LENGTH_EDGES, PAPER
+from ..lab import AIMS, BY_LENGTH, LENGTH_EDGES, PAPER, met
 
 
 def headline_table(measured: dict) -> str:
-    """The headline as a Markdown table, the papers' figures beside ours."""
-    lines = ["| | the papers | this lab | 95% interval | n |", "|---|---|---|---|---|"]
+    """The headline as a Markdown table, the papers' figures and our own aims beside it."""
+    lines = ["| | the papers | this lab | 95% interval | n | aimed at | met |", "|---|---|---|---|---|---|---|"]
     for name, (label, theirs) in PAPER.items():
         low, high = measured[f"{name}_interval"]
-        interval = f"{low:.2%} to {high:.2%}"
-        lines.append(f"| {label} | {theirs} | {measured[name]:.2%} | {interval} | {measured[f'{name}_n']:,} |")
+        sign, bound = AIMS.get(name, ("", 0))
+        aim = f"{'at least' if sign == '>=' else 'at most'} {100 * bound:g}%" if sign else ""
+        cells = label, theirs, f"{measured[name]:.2%}", f"{low:.2%} to {high:.2%}", f"{measured[f'{name}_n']:,}"
+        lines.append(f"| {' | '.join(cells)} | {aim} | {met(name, low, high)} |")
     return "\n".join(lines)
 
 
