@@ -120,16 +120,16 @@ def _augmentation(*run):
 STAGES = (
     Stage("data", 1, ("lab/train.parquet",), _data),
     Stage("tokenizer", 0.2, ("models/tokenizer",), _tokenizer),
-    Stage("assistant", 60, ("models/assistant",), _assistant),
+    Stage("assistant", 50, ("models/assistant",), _assistant),
     Stage("bodyguard", 25, ("models/bodyguard",), _bodyguard),
     Stage("input", 2, ("models/input_classifier",), _input),
     Stage("output", 4, ("models/output_classifier",), _output),
     Stage("ablations", 35, (), _ablations),
     Stage("augmentation", 25, (), _augmentation),
-    Stage("controls", 30, (), _controls),
-    Stage("thresholds", 11, ("models/thresholds.json",), _thresholds),
-    Stage("development", 25, (), _development),
-    Stage("results", 30, ("lab/sealed.parquet",), _results),
+    Stage("controls", 25, (), _controls),
+    Stage("thresholds", 10, ("models/thresholds.json",), _thresholds),
+    Stage("development", 20, (), _development),
+    Stage("results", 16, ("lab/sealed.parquet",), _results),
     Stage("cards", 0, (), _cards),
 )
 STUDIES = ("ablations", "augmentation", "controls", "development")  # what chapters compare; no model depends on them
