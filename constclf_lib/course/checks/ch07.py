@@ -341,8 +341,7 @@ def lowest_threshold(answer):
     elif abs(got - np.mean(list(each.values()))) < 1e-9:
         raise NotYet(told + " The mean of the buckets' thresholds keeps the budget in some of them only.")
     elif max(shares.values()) > 0.01:
-        worst = max(shares, key=shares.get)
-        raise NotYet(told + f" It flags {shares[worst]:.1%} of the replies in the bucket that ends at {worst}.")
+        raise NotYet(told + f" It flags {max(shares.values()):.1%} of the bucket to {max(shares, key=shares.get)}.")
     else:
         raise NotYet(told + " Yours keeps the budget too, and a lower one would do; catch what you can.")
     for budget in (0.0, 0.05, 0.3):

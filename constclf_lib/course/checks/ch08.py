@@ -2,161 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import random
-from collections.abc import Sequence
 
 import numpy as np
 
-from ...errors import ClassifierError, GenerationError, StreamClosedError
-from ...guard import Reply, Thresholds, history_after
+from ...guard import Reply, history_after
 from .framework import NotYet, exercise
+from .stage import PLANTED, NoScore, NoStream, NoToken, NoVerdict, Stage, by_the_book, shown
 
-LIMITS = Thresholds(input=0.6, off_label=0.1, output=0.8)
 NAN = float("nan")
-
-
-class _NoVerdict(ConnectionError):
-    """Planted: the input classifier's server is down."""
-
-
-class _NoStream(ClassifierError):
-    """Planted: no stream can be opened."""
-
-
-class _NoScore(ClassifierError):
-    """Planted: the output classifier fails at a token."""
-
-
-class _NoToken(GenerationError):
-    """Planted: the assistant fails at a token."""
-
-
-_PLANTED = {
-    _NoVerdict: "the input classifier",
-    _NoStream: "the output classifier, when its stream was opened,",
-    _NoScore: "the output classifier, at a token,",
-    _NoToken: "the assistant",
-}
-
-
-class _Stage:
-    """A rehearsal of one request: parts that do as they are told, and a log of what happened in which order.
-
-    scores: of the tokens; an exception among them is raised there. fails: the exception that is raised before token
-    `fails_at` is written, by `judge` (at -1) or when a stream is opened (at -2).
-    """
-
-    def __init__(self, harm=0.1, off_label=0.0, scores: Sequence = (0.1, 0.2, 0.3), fails=None, fails_at=0):
-        self.harm, self.off_label, self.scores = harm, off_label, list(scores)
-        self.fails, self.fails_at = fails, fails_at
-        self.log: list[tuple] = []
-        self.streams: list[_Stream] = []
-
-    def judge(self, prompt):
-        self.log.append(("judged",))
-        if self.fails_at == -1 and self.fails:
-            raise self.fails("the verdict did not come")
-        return self.harm, self.off_label
-
-    def write(self, prompt):
-        self.log.append(("asked",))
-        return self._tokens()
-
-    def _tokens(self):
-        for i in range(len(self.scores)):
-            if i == self.fails_at and self.fails:
-                raise self.fails("the next token did not come")
-            self.log.append(("written", i))
-            yield i, _piece(i)
-
-    def watch(self):
-        if self.fails_at == -2 and self.fails:
-            raise self.fails("no stream")
-        self.streams.append(_Stream(self))
-        return self.streams[-1]
-
-    def release(self, text):
-        if text:
-            self.log.append(("released", text))
-
-    def run(self, answer) -> str:
-        try:
-            status = answer("How do I?", self.judge, self.write, self.watch, LIMITS, self.release)
-        except tuple(_PLANTED) as error:
-            raise NotYet(
-                f"{_PLANTED[type(error)]} raised {type(error).__bases__[0].__name__}, and your function let it out: "
-                "whoever called it gets no status. Whatever goes wrong, return 'error'."
-            ) from None
-        if not isinstance(status, str):
-            raise NotYet(f"return the status, one string, not {_shown(status)}; the text goes out through release().")
-        return status
-
-    @property
-    def released(self) -> int:
-        return sum(event[0] == "released" for event in self.log)
-
-    def order(self, *names: str) -> list[str]:
-        return [event[0] for event in self.log if event[0] in names]
-
-
-class _Stream:
-    """As a TokenStream: a score per token, the highest so far, closed for good after a failure."""
-
-    def __init__(self, stage: _Stage):
-        self._stage = stage
-        self.scores: list[float] = []
-        self.risk = 0.0
-        self.closed = False
-
-    def push(self, token_ids):
-        if self.closed:
-            raise StreamClosedError("this stream is closed; open a new one")
-        found = []
-        for token in token_ids:
-            score = self._stage.scores[token]
-            if isinstance(score, type):
-                self.risk = math.inf
-                self.close()
-                raise score("no score")
-            self._stage.log.append(("scored", token))
-            self.risk = score if math.isnan(score) else max(self.risk, score)
-            found.append(score)
-        self.scores += found
-        return found
-
-    def close(self):
-        self.closed = True
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
-
-
-def _piece(i: int) -> str:
-    return f"word{i} "
-
-
-def _shown(value) -> str:
-    return f"a {type(value).__name__}"
-
-
-def _by_the_book(stage: _Stage) -> tuple[str, int]:
-    """(status, tokens released) of a stage."""
-    if stage.fails_at == -1 and stage.fails:
-        return "error", 0
-    if not (math.isfinite(stage.harm) and math.isfinite(stage.off_label)):
-        return "error", 0
-    if stage.harm > LIMITS.input or stage.off_label > LIMITS.off_label:
-        return "blocked_input", 0
-    for i, score in enumerate(stage.scores):
-        if (i == stage.fails_at and stage.fails) or isinstance(score, type) or math.isnan(score):
-            return "error", i
-        if score > LIMITS.output:
-            return "halted_output", i
-    return "released", len(stage.scores)
 
 
 @exercise("8.1")
@@ -166,15 +20,15 @@ def guarded_reply(answer):
     _failures(answer)
     draw = random.Random(0)
     for _ in range(300):
-        stage = _Stage(
+        stage = Stage(
             draw.choice([0.0, 0.6, 0.61, NAN]),
             draw.choice([0.0, 0.1, 0.2, NAN]),
-            [draw.choice([0.1, 0.5, 0.8, 0.81, 1.0, NAN, _NoScore]) for _ in range(draw.randrange(6))],
-            draw.choice([None, None, _NoToken]),
+            [draw.choice([0.1, 0.5, 0.8, 0.81, 1.0, NAN, NoScore]) for _ in range(draw.randrange(6))],
+            draw.choice([None, None, NoToken]),
             draw.randrange(6),
         )
         told = f"harm {stage.harm}, off-label {stage.off_label}, token scores {_words(stage.scores)}"
-        found, wanted = (stage.run(answer), stage.released), _by_the_book(stage)
+        found, wanted = (stage.run(answer), stage.released), by_the_book(stage)
         if found != wanted:
             raise NotYet(f"{told}: {wanted[0]!r} with {wanted[1]} tokens out, not {found[0]!r} with {found[1]}.")
 
@@ -185,7 +39,7 @@ def _words(scores) -> str:
 
 def _calm(answer):
     """A reply that nobody minds: everything goes out, each token after its score and before the next is written."""
-    stage = _Stage()
+    stage = Stage()
     status = stage.run(answer)
     order = stage.order("written", "scored", "released")
     if "judged" not in stage.order("judged"):
@@ -211,7 +65,7 @@ def _calm(answer):
 
 def _flags(answer):
     """Scores beyond their limits, and at them."""
-    stage = _Stage(scores=[0.1, 0.2, 0.9, 0.1, 0.1])
+    stage = Stage(scores=[0.1, 0.2, 0.9, 0.1, 0.1])
     status = stage.run(answer)
     if stage.released == 3:
         raise NotYet("for scores 0.1, 0.2, 0.9 the token that crossed 0.8 went out as well: three instead of two.")
@@ -229,11 +83,11 @@ def _flags(answer):
         )
     if not all(stream.closed for stream in stage.streams):
         raise NotYet("after the halt the stream is still open; `with watch() as stream:` closes it whatever happens.")
-    stage = _Stage(harm=0.6, off_label=0.1, scores=[0.8, 0.3])
+    stage = Stage(harm=0.6, off_label=0.1, scores=[0.8, 0.3])
     if (status := stage.run(answer)) != "released":
         raise NotYet(f"scores of exactly the limits (0.6, 0.1, 0.8) are not above them: release all, not {status!r}.")
     for harm, off_label, what in ((0.9, 0.0, "harm 0.9"), (0.1, 0.5, "off-label mass 0.5")):
-        stage = _Stage(harm=harm, off_label=off_label)
+        stage = Stage(harm=harm, off_label=off_label)
         if (status := stage.run(answer)) != "blocked_input":
             raise NotYet(f"{what} is above its limit: the status is 'blocked_input', not {status!r}.")
         if "asked" in stage.order("asked"):
@@ -242,14 +96,14 @@ def _flags(answer):
 
 def _failures(answer):
     """What is no number, and what does not come at all."""
-    for name, stage in (("harm", _Stage(harm=NAN)), ("off-label mass", _Stage(off_label=NAN))):
+    for name, stage in (("harm", Stage(harm=NAN)), ("off-label mass", Stage(off_label=NAN))):
         status = stage.run(answer)
         if (status, stage.released) != ("error", 0):
             raise NotYet(
                 f"{name} is NaN: 'error' and nothing out, not {status!r} with {stage.released} tokens out. Every "
                 "comparison with NaN is false."
             )
-    stage = _Stage(scores=[0.1, NAN, 0.1])
+    stage = Stage(scores=[0.1, NAN, 0.1])
     status = stage.run(answer)
     if (status, stage.released) != ("error", 1):
         raise NotYet(
@@ -257,12 +111,12 @@ def _failures(answer):
             "that is no number clears nothing."
         )
     for stage, out in (
-        (_Stage(fails=_NoVerdict, fails_at=-1), 0),
-        (_Stage(fails=_NoStream, fails_at=-2), 0),
-        (_Stage(scores=[0.1, _NoScore, 0.1]), 1),
-        (_Stage(fails=_NoToken, fails_at=2), 2),
+        (Stage(fails=NoVerdict, fails_at=-1), 0),
+        (Stage(fails=NoStream, fails_at=-2), 0),
+        (Stage(scores=[0.1, NoScore, 0.1]), 1),
+        (Stage(fails=NoToken, fails_at=2), 2),
     ):
-        who = _PLANTED[stage.fails or _NoScore]
+        who = PLANTED[stage.fails or NoScore]
         status = stage.run(answer)
         if stage.released > out:
             raise NotYet(
@@ -383,7 +237,7 @@ def next_prompt(answer):
     message = "Go on from there."
     text = answer(list(TURNS), message)
     if not isinstance(text, str):
-        raise NotYet(f"return one string, the text of the next prompt, not {_shown(text)}.")
+        raise NotYet(f"return one string, the text of the next prompt, not {shown(text)}.")
     if "under the stone" in text or "about to" in text:
         raise NotYet("withheld text is in the next prompt: the assistant reads it there, and can hand it out.")
     if "chat about bells" in text:
