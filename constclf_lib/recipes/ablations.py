@@ -63,7 +63,7 @@ def make_ablations(data: Path, log: Callable[[str], None], backwards: bool = Fal
 
 
 def evaluation_sets() -> dict[str, pd.DataFrame]:
-    """validation (thresholds only), test, long, and coded: replies in the codes that training saw."""
+    """validation (thresholds only), test, long, and coded: replies in a code, which no run trains on."""
     test = load_split("test")
     plain = test[test.reply_code == ""]
     return {
