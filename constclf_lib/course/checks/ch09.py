@@ -197,7 +197,7 @@ def climber(answer):
     one.learn(third, "one")
     if (fourth := ask(one)) != "new 1**":
         raise NotYet(f"one word is worth less than four, so 'new 1*' stays the best; you propose {fourth!r}.")
-    one.learn(fourth, "extraordinarily longwinded sentences")
+    one.learn(fourth, "extraordinarily elaborate sentences")
     if (fifth := ask(one)) != "new 1**":
         raise NotYet(f"three long words are worth less than four short ones: count words, not letters ({fifth!r}).")
     one.learn(fifth, "four words once more")
