@@ -15,15 +15,13 @@ from .framework import NotYet, attempted, exercise
 
 
 class _Classifier:
-    """What a stream asks of an output classifier. The logit of a token: its own, and 0.3 for every token read before.
-
-    A cache remembers how many those are. `positions` counts what was read; `asked`: whether a cache was wanted.
-    """
+    """What a stream asks of an output classifier. A token's logit: its own, and 0.3 for every token read before."""
 
     LOGITS = (-3.0, -2.0, 2.0, -1.0, -4.0, math.nan)
 
     def __init__(self):
-        self.device, self.positions, self.asked = torch.device("cpu"), 0, False
+        self.device, self.positions, self.asked = torch.device("cpu"), 0, False  # positions read; was a cache wanted?
+        self.parameters = lambda: iter([torch.zeros(1)])  # for who asks the weights where they are
 
     def __call__(self, input_ids, attention_mask=None, past_key_values=None, use_cache=False, with_lm_logits=True):
         if not isinstance(input_ids, torch.Tensor) or input_ids.ndim != 2 or len(input_ids) != 1:
