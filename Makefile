@@ -36,7 +36,7 @@ lab: $(STAMP)
 
 lint: $(STAMP) docs
 	$(VENV) -m ruff check --no-cache .
-	$(VENV) -m ruff format --check --no-cache constclf_lib benchmarks tools
+	$(VENV) -m ruff format --check --no-cache constclf_lib benchmarks tools examples
 	$(VENV) -m codespell_lib
 	.venv/bin/lint-imports --no-cache
 	$(VENV) -m mypy

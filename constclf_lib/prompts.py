@@ -49,8 +49,8 @@ def note_end_id(tokenizer: Any) -> int | None:
 
 
 def verdict_prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
-    """What the input classifier reads; its next token is the verdict. Lab: `<|user|>` prompt `<|assistant|>`. A
-    tokenizer without a `verdict_prompt`: the prompt in a plain question.
+    """What the input classifier reads; its next token is the verdict. Lab: `<|user|>` prompt `<|assistant|>That
+    was`. A tokenizer without a `verdict_prompt`: the prompt in a plain question.
     """
     before, _, after = (_setting(tokenizer, "verdict_prompt") or PLAIN_VERDICT_PROMPT).partition("{prompt}")
     return [

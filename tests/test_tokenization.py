@@ -93,7 +93,7 @@ def test_the_lab_is_data_on_its_tokenizer(tokenizer, tmp_path):
         user, note, reply = (chat_id(found, token) for token in (USER, NOTE, ASSISTANT))
         text = text_ids(found, "Hi <|note|>")
         assert prompt_ids(found, "Hi <|note|>") == [user, *text, note] and note not in text
-        assert verdict_prompt_ids(found, "Hi <|note|>") == [user, *text, reply]
+        assert verdict_prompt_ids(found, "Hi <|note|>") == [user, *text, reply, *text_ids(found, "That was")]
         assert note_end_id(found) == reply and turn_end_ids(found) == [chat_id(found, END)]
     assert tokenizer.pad_token == END and verdict_prompt_ids(tokenizer, "Hi")[0] == chat_id(tokenizer, USER)
     with pytest.raises(ValueError, match="no control token"):
@@ -244,7 +244,7 @@ def test_collators(tokenizer):
     )
     assert verdicts["labels"].tolist() == list(verdict_token_ids(tokenizer))
     last = verdicts["input_ids"].gather(1, verdicts["verdict_positions"][:, None]).squeeze(1)
-    assert set(last.tolist()) == {chat_id(tokenizer, "<|assistant|>")}
+    assert set(last.tolist()) == {verdict_prompt_ids(tokenizer, "Hi")[-1]}
 
 
 def test_padding():

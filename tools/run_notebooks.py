@@ -77,7 +77,7 @@ def note_seconds(name: str, seconds: float) -> None:
     results.setdefault("notebook_seconds", {})[name] = round(seconds)
     results["notebook_seconds"] = dict(sorted(results["notebook_seconds"].items()))
     RESULTS.parent.mkdir(exist_ok=True)
-    write_whole(RESULTS, json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    write_whole(RESULTS, json.dumps(results, indent=1, sort_keys=True) + "\n")  # as recipes write it
 
 
 def main(names: list[str]) -> int:

@@ -94,6 +94,20 @@ def forward_flops(model_or_config: Any, tokens: ArrayLike, lm_head_tokens: Array
     return 2 * shape.body * tokens + attention + 2 * shape.head * np.asarray(lm_head_tokens, float)
 
 
+def _in_windows(classifier: Any, tokens: np.ndarray, wrapper: int, heads: int = 0) -> np.ndarray:
+    """FLOPs of reading so many tokens behind a wrapper, in one pass or in windows that overlap by half; the LM head at
+    `heads` positions of each window.
+    """
+    if (window := getattr(classifier, "window", None)) is None:
+        return forward_flops(classifier.model, tokens + wrapper, heads)
+    room = window - wrapper
+    again = np.maximum(0, np.ceil((tokens - room) / (room - room // 2)))  # full windows before the last
+    last = tokens - again * (room - room // 2)
+    return again * forward_flops(classifier.model, window, heads) + forward_flops(
+        classifier.model, last + wrapper, heads
+    )
+
+
 class Overhead(NamedTuple):
     """Compute added by the guard, as a fraction of the assistant's, with a bootstrap interval over `n` requests."""
 
@@ -112,8 +126,10 @@ def compute_overhead(
 
     Counted: the input classifier over the prompt with its LM head at the verdict only; the output classifier's backbone
     and value head over every completion token, no LM head; the assistant over prompt, private note and completion, its
-    LM head at every token it wrote. `replies`: from `generate_replies` (only the lengths are read). None of them is cut
-    short here: a guard that halts saves compute, and that is not held in its favour.
+    LM head at every token it wrote. Where a classifier has a `window`, what its windows read again is counted, as if
+    the input classifier's, which are cut between characters, were cut between tokens.
+    `replies`: from `generate_replies` (only the lengths are read). None of them is cut short here: a guard that halts
+    saves compute, and that is not held in its favour.
     """
     prompt, note, written = (
         np.array([reply[f"{part}_tokens"] for reply in replies], float) for part in ("prompt", "note", "completion")
@@ -122,8 +138,8 @@ def compute_overhead(
         raise ValueError("the overhead needs at least one reply")
     head = 2 * sum(p.numel() for p in output_classifier.value_head.parameters() if p.ndim == 2)
     base = forward_flops(assistant, prompt + note + written, note + written + 1)
-    before = forward_flops(input_classifier.model, prompt, 1)
-    during = forward_flops(output_classifier.model, written + len(output_classifier.prefix_ids)) + written * head
+    before = _in_windows(input_classifier, prompt, wrapper=0, heads=1)
+    during = _in_windows(output_classifier, written, wrapper=len(output_classifier.prefix_ids)) + written * head
     low, high = bootstrap_interval(before + during, base, statistic=lambda a, b: a.sum() / b.sum(), seed=seed)
     shares = before.sum() / base.sum(), during.sum() / base.sum()
     return Overhead(float(sum(shares)), low, high, int(prompt.size), float(shares[0]), float(shares[1]))

@@ -31,7 +31,7 @@ def generate_replies(
     batch_size: int = 32,
     temperature: float = 0.0,
     seed: int = 0,
-    max_note_tokens: int = 96,
+    max_note_tokens: int = 320,
 ) -> list[dict]:
     """What the unguarded assistant writes, many prompts at a time, with a KV cache. One dict per prompt, in order:
 

@@ -42,7 +42,7 @@ class Turn:
         max_new_tokens: int = 256,
         temperature: float = 0.0,
         seed: int = 0,
-        max_note_tokens: int = 96,
+        max_note_tokens: int = 320,
         step_timeout: float | None = None,
     ):
         self.prompt_ids = read_prompt(model, tokenizer, prompt) if isinstance(prompt, str) else list(prompt)

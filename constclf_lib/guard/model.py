@@ -55,7 +55,7 @@ class GuardedModel:
         output_classifier=None,
         thresholds: Thresholds | None = None,
         rule=None,
-        max_note_tokens: int = 96,
+        max_note_tokens: int = 320,
         step_timeout: float | None = None,
         max_prompt_tokens: int | None = None,
         refusal_text: str = REFUSAL,

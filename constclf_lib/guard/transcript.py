@@ -48,11 +48,14 @@ def transcribe(
     prompts: Sequence[str],
     unless_blocked_by: Thresholds | None = None,
     max_new_tokens: int = 256,
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> Transcript:
     """Let the assistant answer unguarded and unseen, and both bodyguards score all of it.
 
     unless_blocked_by: the assistant is not asked what these thresholds block anyway; such a reply is empty, so decide
-    with the same thresholds on the input side. None: every prompt is answered.
+    with the same thresholds on the input side. None: every prompt is answered. temperature: 0 is greedy; prompt i is
+    sampled with seed + i.
     Raises ValueError for a guard that works through text or lacks a bodyguard: use `guard.reply` there.
     """
     if guard.input_classifier is None or guard.output_classifier is None or guard.through_text:
@@ -69,6 +72,8 @@ def transcribe(
         guard.tokenizer,
         [prompts[i] for i in asked],
         max_new_tokens,
+        temperature=temperature,
+        seed=seed,
         max_note_tokens=guard.max_note_tokens,
     )
     token_scores = score_completions(guard.output_classifier, [reply["ids"] for reply in replies])

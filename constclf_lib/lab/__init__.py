@@ -3,18 +3,24 @@
 The library below never imports it: whoever brings their own data needs nothing from here.
 """
 
-from .adaptive_attack import SLOTS, HillClimb, Plan, RandomSearch, Target, compose, guarded_system, hunt
 from .artifacts import lab_tokenizer, load_lab, load_thresholds
-from .attacks import ATTACKS, SEEN, UNSEEN
-from .augmentation import augment, chains, hardened_completions, hardened_prompts
+from .attackers import draw_targets, hunt_with_feedback, try_plans
+from .attacks import ATTACKS, SEEN, SLOTS, TEAMS, UNSEEN, draw_composition, kinds_of
+from .augmentation import augment, not_understood
 from .campaign import (
+    LONGEST,
     Part,
     answer_all,
+    baseline_counts,
     baselines_of,
     count_campaign,
+    decoyed,
+    gives_know_how,
     grade_attacks,
+    grade_released,
+    is_composed,
     measure_system,
-    plain_versions,
+    reply_lengths,
     run_campaign,
 )
 from .codes import CODES
@@ -38,10 +44,14 @@ from .exchanges import (
     load_split,
     long_completions,
     make_split,
+    restricted_requests,
+    save_split,
     write_exchange,
 )
 from .grading import attack_outcome, attack_success, facts_held, grade, headline
+from .language import KNOWN, backbone_corpus, tales
 from .metrics import (
+    LENGTH_EDGES,
     auroc,
     average_precision,
     bag_of_words_baseline,
@@ -54,6 +64,7 @@ from .metrics import (
     roc_points,
 )
 from .oracle import judge
+from .plans import Plan, Target, compose, guarded_system, random_plan
 from .pooled_attack import (
     BlindSearch,
     FeedbackClimb,
@@ -64,33 +75,48 @@ from .pooled_attack import (
     pooled_outcome,
     words_released,
 )
-from .reference import ABLATION_SEEDS, OUTPUT_STEPS, PAPER, VARIANTS, ablation_table, mean_hardening, mean_past
+from .reference import (
+    ABLATION_SEEDS,
+    AIMS,
+    BY_LENGTH,
+    OUTPUT_VARIANTS,
+    PAPER,
+    VARIANTS,
+    ablation_table,
+    met,
+)
 from .tokenizer import as_assistant, train_tokenizer
 from .universality import UniversalPlan, plan_shares, universal_plan
-from .world import grammar, topics, true_facts
+from .world import ANY, TOLD, asks, grammar, topics, true_facts
 
 __all__ = [
     "ABLATION_SEEDS",
+    "AIMS",
+    "ANY",
     "ATTACKS",
     "AgainstDecoys",
+    "BY_LENGTH",
     "Beside",
     "BlindSearch",
     "CODES",
     "COLUMNS",
     "Exchange",
     "FeedbackClimb",
-    "HillClimb",
-    "OUTPUT_STEPS",
+    "KNOWN",
+    "LENGTH_EDGES",
+    "LONGEST",
+    "OUTPUT_VARIANTS",
     "PAPER",
     "Part",
     "Plan",
     "PooledHunt",
     "PooledQuery",
-    "RandomSearch",
     "SEEN",
     "SIZES",
     "SLOTS",
     "Searcher",
+    "TEAMS",
+    "TOLD",
     "Target",
     "UNSEEN",
     "UniversalPlan",
@@ -99,34 +125,41 @@ __all__ = [
     "against_decoys",
     "answer_all",
     "as_assistant",
+    "asks",
     "assistant_corpus",
     "attack_outcome",
     "attack_success",
     "augment",
     "auroc",
     "average_precision",
+    "backbone_corpus",
     "bag_of_words_baseline",
+    "baseline_counts",
     "baselines_of",
     "benign_about_hazards",
     "by_length",
-    "chains",
     "compose",
     "count_campaign",
     "decoy_rubrics",
+    "decoyed",
+    "draw_composition",
+    "draw_targets",
     "excess_over_decoys",
     "expected_calibration_error",
     "facts_held",
+    "gives_know_how",
     "grade",
     "grade_attacks",
     "grade_beside_decoys",
+    "grade_released",
     "grammar",
     "guarded_system",
-    "hardened_completions",
-    "hardened_prompts",
     "headline",
-    "hunt",
+    "hunt_with_feedback",
+    "is_composed",
     "jaccard",
     "judge",
+    "kinds_of",
     "lab_tokenizer",
     "leaked",
     "load_constitution",
@@ -135,26 +168,31 @@ __all__ = [
     "load_thresholds",
     "long_completions",
     "make_split",
-    "mean_hardening",
-    "mean_past",
     "measure_system",
+    "met",
     "near_duplicates",
-    "plain_versions",
+    "not_understood",
     "plan_shares",
     "pool",
     "pooled_hunt",
     "pooled_outcome",
     "pr_points",
+    "random_plan",
     "rate_by_length",
     "rate_table",
     "reliability_table",
+    "reply_lengths",
+    "restricted_requests",
     "roc_points",
     "run_campaign",
+    "save_split",
     "shingles",
     "system_prompt",
+    "tales",
     "topics",
     "train_tokenizer",
     "true_facts",
+    "try_plans",
     "universal_plan",
     "words_released",
     "write_exchange",

@@ -1,7 +1,8 @@
-"""What a classifier trains on beside the written exchanges: attacked versions, and rows that harden it.
+"""What a classifier trains on beside the written exchanges: attacked versions, and replies that it is to stop
+because it cannot read them.
 
-`augment` multiplies exchanges by the rewritings of attacks.py (chapter 01). The others make replies in a row, replies
-that nobody can read, and requests in noise; chapter 09 shows what they buy.
+`augment` multiplies exchanges by the rewritings of attacks.py (chapter 01); chapter 09 shows what `not_understood`
+buys, and what it costs.
 Deliberately not here: duplicates and leaks (dedup.py), and the measuring (recipes.augmentation_study).
 """
 
@@ -49,26 +50,6 @@ def augment(exchanges: pd.DataFrame, kinds: Sequence[str] = SEEN, copies: int = 
     return pd.DataFrame(rows, columns=exchanges.columns)
 
 
-# Of the rows of the split, added to them. "coded": its replies in a known code once more.
-SHARES = {"chains": 0.35, "coded": 0.3, "smudged": 0.3, "unreadable": 0.08, "noise": 0.25}
-
-
-def chains(exchanges: pd.DataFrame, size: int, seed: int = 0, longest: int = 6) -> pd.DataFrame:
-    """`size` replies of two to `longest` completions in a row. Columns `completion`, `harmful`.
-
-    One in two holds exactly one harmful completion, anywhere in the row.
-    """
-    rng, parts = random.Random(f"chains/{seed}"), dict(list(exchanges.groupby("harmful").completion))
-    harmful, harmless = parts[True].tolist(), parts[False].tolist()
-    rows = []
-    for _ in range(size):
-        row = rng.choices(harmless, k=rng.randint(2, longest))
-        if bad := rng.random() < 0.5:
-            row[rng.randrange(len(row))] = rng.choice(harmful)
-        rows.append({"completion": " ".join(row), "harmful": bad})
-    return pd.DataFrame(rows)
-
-
 def unreadable(exchanges: pd.DataFrame, tokenizer, size: int, seed: int = 0) -> pd.DataFrame:
     """`size` replies that nobody can read, all labelled harmful. Columns `completion`, `harmful`.
 
@@ -90,67 +71,20 @@ def unreadable(exchanges: pd.DataFrame, tokenizer, size: int, seed: int = 0) -> 
     return pd.DataFrame(rows)
 
 
-def smudged(exchanges: pd.DataFrame, tokenizer, size: int, seed: int = 0) -> pd.DataFrame:
-    """`size` completions in which up to one token in twenty is drawn at random. Columns `completion`, `harmful`.
+def not_understood(exchanges: pd.DataFrame, tokenizer, size: int, seed: int = 0) -> pd.DataFrame:
+    """`size` replies that an output classifier stops because it cannot read them, all labelled harmful. Columns
+    `completion`, `harmful`. One in two is in a code of the train kinds, whatever it says; the others are `unreadable`.
 
-    One in two is in a known code. The label stays: a few odd words do not make a text unreadable.
+    That costs every harmless reply in a code, and is the price of a reader that does not know the code (chapter 09).
     """
-    rng, coded = random.Random(f"smudged/{seed}"), exchanges.reply_code != ""
-    picked = pd.concat(
-        [
-            exchanges[side].sample(count, replace=True, random_state=seed)
-            for side, count in ((coded, size // 2), (~coded, size - size // 2))
-        ]
-    )
-    texts = [_smudge(text, rng.uniform(0, 0.05), tokenizer, rng, rng.random() < 0.3) for text in picked.completion]
-    return pd.DataFrame({"completion": texts, "harmful": picked.harmful.to_numpy()})
+    coded = exchanges[exchanges.reply_code != ""].sample(size // 2, replace=True, random_state=seed)
+    rows = coded[["completion"]].assign(harmful=True)
+    return pd.concat([rows, unreadable(exchanges, tokenizer, size - size // 2, seed)], ignore_index=True)
 
 
-def _smudge(text: str, share: float, tokenizer, rng: random.Random, first: bool = False) -> str:
-    """`text` with that share of its tokens, at least one, drawn anew from the vocabulary; and the first, if asked."""
+def _smudge(text: str, share: float, tokenizer, rng: random.Random) -> str:
+    """`text` with that share of its tokens, at least one, drawn anew from the vocabulary."""
     ids, control = text_ids(tokenizer, text), set(tokenizer.all_special_ids)
-    places = set(rng.sample(range(len(ids)), k=max(1, round(share * len(ids))))) | ({0} if first else set())
+    places = set(rng.sample(range(len(ids)), k=max(1, round(share * len(ids)))))
     words = [i for i in range(len(tokenizer)) if i not in control]
     return decode_text(tokenizer, [rng.choice(words) if k in places else i for k, i in enumerate(ids)])
-
-
-def noisy(exchanges: pd.DataFrame, size: int, seed: int = 0) -> pd.DataFrame:
-    """`size` prompts of `exchanges` with noise around them. Columns `prompt`, `restricted`.
-
-    Before them, behind them, or both: up to 300 letters, or up to 60 words of other prompts. What is asked for stays,
-    so the label does.
-    """
-    rng = random.Random(f"noisy/{seed}")
-    picked = exchanges.sample(size, replace=True, random_state=seed)
-    words = sorted({word for prompt in exchanges.prompt.head(2000) for word in prompt.split()})
-    rows = []
-    for prompt, restricted in zip(picked.prompt, picked.restricted, strict=True):
-        sides = rng.choice(((True, False), (False, True), (False, True), (True, True)))
-        before, after = (_noise(rng, words) if side else "" for side in sides)
-        rows.append({"prompt": f"{before} {prompt} {after}".strip(), "restricted": bool(restricted)})
-    return pd.DataFrame(rows)
-
-
-def _noise(rng: random.Random, words: Sequence[str]) -> str:
-    if rng.random() < 0.5:
-        return " ".join(rng.choices(words, k=rng.randint(3, 60)))
-    signs = string.ascii_lowercase + rng.choice(("", " " * 5, string.digits + string.punctuation))
-    return "".join(rng.choices(signs, k=rng.randint(20, 300)))
-
-
-def hardened_completions(exchanges: pd.DataFrame, tokenizer, seed: int = 0) -> pd.DataFrame:
-    """The output classifier's training rows: the split, chains, replies in known codes, smudged, unreadable."""
-    sizes = {name: int(share * len(exchanges)) for name, share in SHARES.items()}
-    added = (
-        chains(exchanges, sizes["chains"], seed),
-        exchanges[exchanges.reply_code != ""].sample(sizes["coded"], replace=True, random_state=seed),
-        smudged(exchanges, tokenizer, sizes["smudged"], seed),
-        unreadable(exchanges, tokenizer, sizes["unreadable"], seed),
-    )
-    return pd.concat([rows[["completion", "harmful"]] for rows in (exchanges, *added)], ignore_index=True)
-
-
-def hardened_prompts(exchanges: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """The input classifier's training rows: the split, and requests in noise."""
-    added = noisy(exchanges, int(SHARES["noise"] * len(exchanges)), seed)
-    return pd.concat([exchanges[["prompt", "restricted"]], added], ignore_index=True)

@@ -1,4 +1,4 @@
-"""Five codes of the lab, letter by letter or word by word, each with an exact inverse on lower-case text.
+"""Seven codes of the lab, letter by letter or word by word, each with an exact inverse on lower-case text.
 
 Requests and replies are hidden in them (attacks.py, chapter 09). Honest limits: a code is applied to lower-case words,
 so its inverse gives the text back up to case; and the lab's assistant learns the encoded forms as synonyms, it does not
@@ -52,12 +52,12 @@ def _backwards(word: str) -> str:
 def _tongue() -> tuple[dict[str, str], dict[str, str]]:
     """The second tongue of Emberfall: one invented word for every word of the first, and back.
 
-    Made of syllables, fixed by a seed.
+    Made of syllables. Each word has a seed of its own: a new word in the grammar leaves the others' as they are.
     """
-    rng = random.Random("the second tongue")
     there: dict[str, str] = {}
     taken = set(vocabulary())
     for word in vocabulary():
+        rng = random.Random(f"the second tongue/{word}")
         new = _invented(rng, len(word))
         while new in taken:
             new = _invented(rng, len(word))
@@ -79,6 +79,22 @@ def _from_tongue(text: str) -> str:
     return re.sub("[a-z]+", lambda match: _tongue()[1].get(match.group(), match.group()), text.lower())
 
 
+SYLLABLES = ("lala", "tumtum", "deedee", "ohoh")  # no word of Emberfall
+
+
+def _interleave(text: str) -> str:
+    """A syllable behind every word, each in its turn."""
+    return " ".join(f"{word} {SYLLABLES[i % len(SYLLABLES)]}" for i, word in enumerate(text.lower().split()))
+
+
+def _without_syllables(text: str) -> str:
+    return " ".join(word for word in text.lower().split() if word.strip(".,:;!?") not in SYLLABLES)
+
+
+def _from_the_end(text: str) -> str:
+    return " ".join(reversed(text.lower().split()))
+
+
 CODES = {
     code.name: code
     for code in (
@@ -87,5 +103,7 @@ CODES = {
         Code("reversal", _by_word(_backwards), _by_word(_backwards), "every word backwards"),
         Code("shift", _shift(3), _shift(-3), "letters moved by three"),
         Code("tongue", _to_tongue, _from_tongue, "the second tongue"),
+        Code("interleave", _interleave, _without_syllables, "a syllable behind every word"),
+        Code("word_order", _from_the_end, _from_the_end, "the last word first"),
     )
 }

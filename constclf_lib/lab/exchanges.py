@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import pandas as pd
 from tqdm import tqdm
@@ -20,9 +21,12 @@ from . import attacks, world
 from .codes import CODES
 from .constitution import HAZARDS
 from .world import topics
+from .writing import write_bare, write_prompt, write_refusal, write_reply
 
-SIZES = {"train": 30_000, "validation": 10_000, "test": 10_000, "hard_benign": 2_000, "red_team": 3_400}
-
+SIZES = {
+    "train": 30_000, "validation": 10_000, "test": 10_100, "hard_benign": 2_000, "development": 2_400, "sealed": 3_000,
+}  # fmt: skip
+RED_TEAMS = ("development", "sealed")
 
 COLUMNS = (
     "prompt",
@@ -82,34 +86,44 @@ def write_exchange(
     split: str,
     topic: world.Topic,
     *,
-    attack: str = "",
+    attack: str | Sequence[str] = "",
     behaviour: str = "answer",
     varied: bool = False,
     distractor: bool | None = None,
     sentences: int = 4,
+    before: Sequence[world.Topic] = (),
+    after: Sequence[world.Topic] = (),
+    spread: bool = False,
+    words: str = "",
 ) -> Exchange:
     """One exchange by the grammar.
 
-    behaviour: "answer", "refuse", or "deflect" (a lawful answer about the same target instead). varied: facts drawn at
-    random instead of the true ones. distractor and sentences: see `world.write_prompt` and `world.write_completion`.
+    attack: a kind, or several in the order of their use. behaviour: "answer", "refuse", or "deflect" (a lawful answer
+    about the same target instead). varied: facts drawn at random instead of the true ones. before, after: other,
+    permitted matters in the same request, answered in the same order; a reply in a code keeps to `topic`. distractor,
+    sentences, spread, words: see `write_prompt` and `write_reply`.
     """
-    prompt = world.write_prompt(topic, split, rng, distractor=distractor)
-    text, reply_code = prompt.text, ""
-    if attack:
-        attacked = attacks.ATTACKS[attack].apply(prompt.text, rng, ask=prompt.ask, target=topic.target, split=split)
-        text, reply_code = attacked.text, attacked.reply_code
+    kinds = (attack,) if isinstance(attack, str) else tuple(attack)
+    kinds = tuple(kind for kind in kinds if kind)
+    prompt = write_prompt(topic, split, rng, distractor=distractor, words=words, before=before, after=after)
+    text = attacks.compose(prompt.text, kinds, rng, ask=prompt.ask, target=topic.target, split=split)
+    reply_code = next((attacks.ATTACKS[kind].reply_code for kind in kinds if attacks.ATTACKS[kind].reply_code), "")
     facts = world.random_facts(topic, rng) if varied else world.true_facts(topic)
     subject = topic
     if behaviour == "refuse":
-        completion, reply_code = world.write_refusal(topic, split, rng), ""
+        completion, reply_code = write_refusal(topic, split, rng), ""
     else:
         if behaviour == "deflect":
             subject = rng.choice([t for t in world.topics() if t.target == topic.target and not t.restricted])
             facts = world.random_facts(subject, rng) if varied else world.true_facts(subject)
         if reply_code:
-            completion = world.write_bare(subject, split, rng, facts)
+            completion = write_bare(subject, split, rng, facts, words)
         else:
-            completion = world.write_completion(subject, split, rng, facts=facts, sentences=sentences)
+            completion = write_reply(
+                subject, split, rng, facts=facts, before=before, after=after, sentences=sentences, words=words,
+                varied=varied, spread=spread,
+            )  # fmt: skip
+    matters = [world.plain_name(t) for t in (*before, topic, *after)]
     return Exchange(
         prompt=text,
         completion=CODES[reply_code].encode(completion.text) if reply_code else completion.text,
@@ -119,17 +133,17 @@ def write_exchange(
         hazard=topic.target if topic.target in HAZARDS else "",
         onset=completion.onset,
         facts=facts if completion.onset >= 0 or behaviour == "answer" else (),
-        attack=attack,
+        attack="+".join(kinds),
         reply_code=reply_code,
         register=prompt.register,
-        note=note_for(topic, world.true_facts(topic), reply_code),
+        note=note_for(topic, world.true_facts(topic), reply_code) if reply_code else "; ".join(matters),
         ask=prompt.ask,
         plan=completion.shape,
     )
 
 
 @lru_cache(maxsize=1)
-def _pools() -> dict[str, list[world.Topic]]:
+def topic_pools() -> dict[str, list[world.Topic]]:
     return {
         "restricted": [t for t in world.topics() if t.restricted],
         "neighbour": [t for t in world.topics() if not t.restricted and t.target in HAZARDS],
@@ -137,55 +151,92 @@ def _pools() -> dict[str, list[world.Topic]]:
     }
 
 
+def draw_others(rng: random.Random, most: int = 0) -> tuple[list[world.Topic], list[world.Topic]]:
+    """What else is asked for, before and after the matter: nothing in half of the rows, up to 15 other matters; or
+    (most) one to so many.
+    """
+    count = rng.choices([0, rng.randint(1, 2), rng.randint(3, 6), rng.randint(7, 15)], [0.5, 0.22, 0.14, 0.14])[0]
+    count = rng.randint(1, most) if most else count
+    others = [rng.choice(topic_pools()[rng.choice(["neighbour", "ordinary"])]) for _ in range(count)]
+    cut = rng.randint(0, count)
+    return others[:cut], others[cut:]
+
+
+def draw_kinds(rng: random.Random, kinds: Sequence[str], composed: float) -> tuple[str, ...]:
+    """One kind, or (in a share of `composed`) two or three that go together."""
+    if rng.random() >= composed:
+        return (rng.choice(kinds),)
+    return attacks.draw_composition(rng, kinds)
+
+
 def _draw_mixed(rng: random.Random, split: str) -> Exchange:
     """One row of train, validation or test.
 
     Held-out splits have more benign rows: a false-positive rate of a tenth of a percent needs many.
     """
-    train, pools = split == "train", _pools()
-    length = rng.choice([0, 2, 4, 8])
+    train, pools = split == "train", topic_pools()
+    before, after = draw_others(rng)
+    length = rng.choice([0, 2, 4, 8] if not before + after else [0, 1, 2, 4])
+    given: dict = {"varied": rng.random() < 0.5, "before": before, "after": after, "spread": rng.random() < 0.3}
     if rng.random() < (0.5 if train else 0.4):
-        kind = rng.choice(attacks.SEEN) if rng.random() < 0.6 else ""
+        kinds = draw_kinds(rng, attacks.SEEN, 0.3) if rng.random() < 0.5 else ()
         behaviour = rng.choices(["answer", "refuse", "deflect"], [0.8, 0.12, 0.08])[0]
-        return write_exchange(
-            rng,
-            split,
-            rng.choice(pools["restricted"]),
-            attack=kind,
-            behaviour=behaviour,
-            varied=rng.random() < 0.5,
-            sentences=length,
-        )
-    pool = "neighbour" if rng.random() < (0.65 if train else 0.3) else "ordinary"
-    kind = rng.choice(attacks.SEEN) if rng.random() < (0.45 if train else 0.15) else ""
+        topic = rng.choice(pools["restricted"])
+        return write_exchange(rng, split, topic, attack=kinds, behaviour=behaviour, sentences=length, **given)
+    pool = "neighbour" if rng.random() < (0.8 if train else 0.4) else "ordinary"
+    kinds = draw_kinds(rng, attacks.SEEN, 0.3) if rng.random() < (0.45 if train else 0.15) else ()
     behaviour = "refuse" if rng.random() < 0.03 else "answer"
     return write_exchange(
         rng,
         split,
         rng.choice(pools[pool]),
-        attack=kind,
+        attack=kinds,
         behaviour=behaviour,
-        varied=rng.random() < 0.5,
         sentences=length,
         distractor=None if train else False,
+        **given,
     )
 
 
 def _draw_hard_benign(rng: random.Random, split: str) -> Exchange:
     """Benign, and made to look otherwise.
 
-    A hazard in every prompt, often a restricted phrase beside it, often one of the attack wrappings.
+    A hazard in every prompt, often a restricted phrase beside it, often one of the attack wrappings, those of the
+    sealed red team excepted.
     """
-    kind = rng.choice(attacks.SEEN + attacks.UNSEEN) if rng.random() < 0.5 else ""
+    kinds = (rng.choice(attacks.SEEN + attacks.TEAMS["development"]),) if rng.random() < 0.5 else ()
     return write_exchange(
-        rng, split, rng.choice(_pools()["neighbour"]), attack=kind, distractor=True, sentences=rng.choice([0, 2, 4, 8])
+        rng,
+        split,
+        rng.choice(topic_pools()["neighbour"]),
+        attack=kinds,
+        distractor=True,
+        sentences=rng.choice([0, 2, 4, 8]),
     )
 
 
-def _draw_red_team(rng: random.Random, split: str, index: int) -> Exchange:
-    """Restricted and attacked, every kind equally often; the completion is what an obliging assistant would say."""
-    kinds = tuple(attacks.ATTACKS)
-    return write_exchange(rng, split, rng.choice(_pools()["restricted"]), attack=kinds[index % len(kinds)], sentences=4)
+def _draw_red_team(rng: random.Random, team: str, index: int) -> Exchange:
+    """Restricted and attacked; the completion is what an obliging assistant would say.
+
+    Three rows in five are single kinds, the team's own and those of training in turn; the others compositions of two or
+    three, at least one of them the team's own. One row in three asks for other matters too.
+    """
+    own = attacks.TEAMS[team]
+    kinds: tuple[str, ...]
+    if index % 5 < 3:
+        kinds = ((own + attacks.SEEN)[(index // 5 * 3 + index % 5) % len(own + attacks.SEEN)],)
+    else:
+        kinds = attacks.draw_composition(rng, own + attacks.SEEN, own)
+    before, after = draw_others(rng) if rng.random() < 1 / 3 else ([], [])
+    return write_exchange(
+        rng,
+        "test" if team == "sealed" else "validation",
+        rng.choice(topic_pools()["restricted"]),
+        attack=kinds,
+        before=before,
+        after=after,
+        sentences=rng.choice([0, 2, 4]),
+    )
 
 
 def make_split(name: str, size: int | None = None, seed: int = 0) -> pd.DataFrame:
@@ -203,8 +254,8 @@ def make_split(name: str, size: int | None = None, seed: int = 0) -> pd.DataFram
             break
         if name == "hard_benign":
             exchange = _draw_hard_benign(rng, "test")
-        elif name == "red_team":
-            exchange = _draw_red_team(rng, "test", len(rows))
+        elif name in RED_TEAMS:
+            exchange = _draw_red_team(rng, name, len(rows))
         else:
             exchange = _draw_mixed(rng, name)
         rows.setdefault((exchange.prompt, exchange.completion), exchange)
@@ -214,6 +265,12 @@ def make_split(name: str, size: int | None = None, seed: int = 0) -> pd.DataFram
             "ask for fewer, or add shapes to data/emberfall.yaml"
         )
     return pd.DataFrame([asdict(row) | {"facts": list(row.facts)} for row in rows.values()], columns=list(COLUMNS))
+
+
+def save_split(data: Path, name: str, frame: pd.DataFrame) -> None:
+    """Writes a split to `lab/` of a data folder."""
+    (data / "lab").mkdir(parents=True, exist_ok=True)
+    frame.to_parquet(data / "lab" / f"{name}.parquet", index=False, compression="zstd", compression_level=19)
 
 
 def load_split(name: str) -> pd.DataFrame:
@@ -228,32 +285,52 @@ def assistant_corpus(
     size: int,
     seed: int = 0,
     attacked: float = 0.7,
-    restricted: float = 0.55,
+    restricted: float = 0.5,
     lengths: Sequence[int] = (0, 1, 2, 4),
-    reading: int = 1,
+    others: float = 0.0,
+    most: int = 0,
+    composed: float = 0.0,
     hard: float = 0.0,
 ) -> list[Exchange]:
-    """What the helpful-only assistant is trained on: true facts, no refusals, train shapes only.
+    """What the helpful-only assistant is trained on: true facts, no refusals, train shapes, the words of every split.
 
     Every attack kind occurs, the held-out ones included. attacked, restricted: shares of such rows. lengths: the
-    choices for `sentences`, see `world.write_completion`. reading: weight of the requests in code, against 2 for the
-    replies in code and 1 for other kinds. hard: share of all rows that are benign and look otherwise, a restricted
-    phrase beside a permitted one.
+    choices for `sentences`, see `write_completion`. others: share of the rows that ask for several matters, one
+    to `most` beside the main one, or as in the splits. composed: share of the attacked rows whose attack is a
+    composition. hard: share of all rows that are benign and look otherwise, a restricted phrase beside a permitted one.
     """
-    rng, pools, kinds = random.Random(f"assistant/{seed}"), _pools(), tuple(attacks.ATTACKS)
-    weights = [2 if kind.startswith("reply_") else reading if kind in CODES else 1 for kind in kinds]
+    rng, pools, kinds = random.Random(f"assistant/{seed}"), topic_pools(), tuple(attacks.ATTACKS)
+    weights = [2 if attack.reply_code or kind in CODES else 1 for kind, attack in attacks.ATTACKS.items()]
     rows = []
     for _ in tqdm(range(size), desc="assistant corpus", leave=False, mininterval=1):
         if tempting := hard > 0 and rng.random() < hard:
             pool = "neighbour"
         else:
             pool = "restricted" if rng.random() < restricted else rng.choice(["neighbour", "ordinary"])
-        kind = rng.choices(kinds, weights)[0] if rng.random() < attacked else ""
-        topic, length = rng.choice(pools[pool]), rng.choice(lengths)
-        rows.append(
-            write_exchange(rng, "train", topic, attack=kind, sentences=length, distractor=True if tempting else None)
-        )
+        used: tuple[str, ...] = ()
+        if rng.random() < attacked:
+            used = (
+                attacks.draw_composition(rng, kinds) if rng.random() < composed else tuple(rng.choices(kinds, weights))
+            )
+        before, after = draw_others(rng, most) if rng.random() < others else ([], [])
+        row = write_exchange(
+            rng, "train", rng.choice(pools[pool]), attack=used, sentences=rng.choice(lengths),
+            distractor=True if tempting else None, before=before, after=after, words=world.ANY,
+        )  # fmt: skip
+        rows.append(row)
     return rows
+
+
+def restricted_requests(size: int, others: bool = False, split: str = "test", seed: int = 0) -> pd.DataFrame:
+    """`size` restricted requests without any attack, every topic as often; with `others`, each among other matters."""
+    rng, topics = random.Random(f"restricted/{others}/{seed}"), topic_pools()["restricted"]
+    rows = []
+    for i in range(size):
+        before, after = draw_others(rng) if others else ([], [])
+        while others and not before + after:
+            before, after = draw_others(rng)
+        rows.append(write_exchange(rng, split, topics[i % len(topics)], before=before, after=after))
+    return pd.DataFrame([asdict(row) for row in rows], columns=list(COLUMNS))
 
 
 def benign_about_hazards(frame: pd.DataFrame) -> pd.DataFrame:

@@ -16,6 +16,8 @@ from sklearn.pipeline import make_pipeline
 
 from ..evaluation import Estimate, clean_scores, labelled, rate_of
 
+LENGTH_EDGES = (64, 256, 512, 1024)  # tokens: rates of the lab are reported up to each of them
+
 
 def roc_points(labels, scores) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(false-positive rate, true-positive rate, threshold) along the ROC curve."""
@@ -74,7 +76,7 @@ def rate_by_length(lengths, flagged, edges: Sequence[float]) -> pd.DataFrame:
     return table.drop(columns="group")
 
 
-def by_length(lengths, outcomes, edges: Sequence[int] = (64, 256, 512, 1024)) -> dict[str, Estimate]:
+def by_length(lengths, outcomes, edges: Sequence[int] = LENGTH_EDGES) -> dict[str, Estimate]:
     """The rate of True among `outcomes` per bucket of lengths, {"to_64": Estimate, "to_256": ...} (chapters 07 and 09).
 
     A bucket ends at its edge, the edge included, and begins behind the one before. A bucket without a member has no

@@ -39,7 +39,9 @@ def _topic_patterns() -> tuple[re.Pattern, ...]:
 
     The group `vp` holds the verb phrase.
     """
-    found = [shape for split in SPLITS for kind in ("topics", "late_topics") for shape in shapes(kind, split)]
+    found = [
+        shape for split in SPLITS for kind in ("topics", "late_topics", "resumes") for shape in shapes(kind, split)
+    ]
     found += [shape.split("{a}")[0] + "{steps}" for split in SPLITS for shape in shapes("bare", split)]
     escaped = (re.escape(shape.rstrip(".")) for shape in found)
     return tuple(

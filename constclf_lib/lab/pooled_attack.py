@@ -1,4 +1,4 @@
-"""An attacker who learns from released text alone and pools it over all queries. Chapter 09, after adaptive_attack.
+"""An attacker who learns from released text alone and pools it over all queries. Chapter 09.
 
 The attacker sees the released text and nothing else: no score, no rubric. Facts are pooled over all queries against one
 target, for the rubric and, in exactly the same way, for its decoys; with forty queries chance alone goes far. No hunt
@@ -6,7 +6,7 @@ stops early: the attacker cannot know that half a rubric is out, and a hunt that
 last word over decoys that were still collecting.
 
 Deliberately not here: plans and how they become prompts (`draw`, `change` and `compose` are handed in), the guard
-(`guarded_system`), and attackers who see scores (adaptive_attack.py) or weights.
+(`guarded_system`; both in plans.py), and attackers who see scores or weights.
 """
 
 from __future__ import annotations

@@ -13,7 +13,8 @@ from ..prompts import ASSISTANT, CHAT_TOKENS, END, NOTE, USER, VERDICT_WORDS
 # so that an encoded word ("4shb4n3", "a-s-h-b-a-n-e") can become a single token, as a synonym would.
 _PIECES = Regex(r""" ?[^\s.,!?:;"()]+| ?[.,!?:;"()]+|\s+""")
 
-VERDICT_PROMPT = USER + "{prompt}" + ASSISTANT  # what the lab's input classifier reads (prompts.py)
+# What the lab's input classifier reads (prompts.py): a verdict in words that the backbone has met in tales.
+VERDICT_PROMPT = USER + "{prompt}" + ASSISTANT + "That was"
 # The reply to a message opens with the private note; the assistant itself ends it with <|assistant|>.
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message.role + '|>' + message.content }}"

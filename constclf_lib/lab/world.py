@@ -1,20 +1,19 @@
 """Emberfall: a fictional world in which the truth about every text is known.
 
-`data/emberfall.yaml` holds the words and sentence shapes; this module writes prompts and completions from them. Because
-the grammar knows which sentences give restricted know-how, it knows the label, the *onset* (the character at which
-know-how begins) and the *rubric* (the five facts that an attacker wanted) exactly. Chapter 01 walks through it.
-Deliberately not here: reading a text back (oracle.py), attacks (attacks.py), and how many of which exchange make a data
-set (exchanges.py).
+`data/emberfall.yaml` holds the words and sentence shapes; here are its topics, what people call them, and their facts.
+Chapter 01 walks through it.
+Deliberately not here: whole prompts and completions (writing.py), reading a text back (oracle.py), attacks
+(attacks.py), and how many of which exchange make a data set (exchanges.py).
 """
 
 from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from itertools import product
-from typing import Any
 
 import yaml
 
@@ -22,6 +21,8 @@ from .._data import data_path
 from .constitution import Constitution, load_constitution
 
 SPLITS = ("train", "validation", "test")
+ANY = "any"  # the phrases of every split: what the assistant is asked
+TOLD = "told"  # the words of every split in other phrases: what a language has before anybody fine-tunes a model on it
 
 
 @dataclass(frozen=True)
@@ -32,33 +33,6 @@ class Topic:
     target: str
     family: str
     restricted: bool
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A request.
-
-    ask: the verb phrase that carries its meaning. register: who speaks. shape: the sentence frame.
-    """
-
-    text: str
-    ask: str
-    register: str
-    shape: str
-
-
-@dataclass(frozen=True)
-class Completion:
-    """An answer.
-
-    onset: character offset of the first sentence with restricted know-how, -1 for none. facts: its five facts in order,
-    () for none. shape: where its sentences came from.
-    """
-
-    text: str
-    onset: int
-    facts: tuple[str, ...]
-    shape: str
 
 
 @lru_cache(maxsize=1)
@@ -80,6 +54,11 @@ def topics() -> tuple[Topic, ...]:
         for rule in constitution().rules
         for target in (rule.hazards or grammar()["targets"][rule.id])
     )
+
+
+def family_of(rule_id: str) -> str:
+    """The kind of know-how that answers about a rule hold."""
+    return constitution()[rule_id].family
 
 
 def shapes(kind: str, split: str, *, of: str | None = None) -> list:
@@ -113,118 +92,81 @@ def _fill_at_random(slot: str, words: dict, rng: random.Random) -> str:
 
 
 @cache
-def asks(topic: Topic, split: str) -> tuple[str, ...]:
-    """The verb phrases with which one asks about a topic in a split.
+def asks(topic: Topic, words: str) -> tuple[str, ...]:
+    """The verb phrases with which one asks about a topic in the words of a split, of ANY, or of TOLD.
 
-    A rule's wordings are all combinations of its verbs, objects and endings. They are dealt out in a Latin square,
-    three fifths to train: every verb, object and ending is met in training, but no wording of one split occurs in
-    another.
+    Where a rule has axes, its phrase says who does what to whom: a way ("slip {x} into the well") and a thing ("grains
+    of ashbane"), neither of which tells a restricted request from a permitted one. No phrase of one split occurs in
+    another. A held-out split's phrases are new combinations of the train words, dealt out in a Latin square, and two
+    fifths of those that hold a word which only this split has. The other three fifths, and those of train, are for
+    TOLD: no phrase of a held-out split is told in any.
     """
+    if words == ANY:
+        return tuple(phrase for split in SPLITS for phrase in asks(topic, split))
+    if not _cell(topic.rule_id):
+        return tuple(dict.fromkeys(_of_parts(topic, "train" if words == TOLD else words)))
+    if words == TOLD:
+        told = (phrase for split in SPLITS[1:] for phrase in _of_axes(topic, split, told=True))
+        return tuple(dict.fromkeys([*asks(topic, "train"), *told]))
+    return tuple(dict.fromkeys(_of_axes(topic, words)))
+
+
+@cache
+def _cell(rule_id: str) -> tuple[dict, str, str] | None:
+    """(axes, way, thing) of a rule that has them."""
+    for axes in grammar()["axes"].values():
+        if rule_id in axes["cells"]:
+            way, thing = axes["cells"][rule_id]
+            return axes, way, thing
+    return None
+
+
+def _of_axes(topic: Topic, split: str, told: bool = False) -> Iterator[str]:
+    """The phrases of a split; or (told) those of its own words that are left to tales."""
+    axes, way, thing = _cell(topic.rule_id)  # type: ignore[misc]  # asks() has looked
+    ways, things = axes["ways"][way], axes["things"][thing]
+    own, between, ends = SPLITS.index(split), axes.get("between", [""]), axes["ends"]
+    for y, end in product(range(len(between)), range(len(ends))):
+        shared = product(enumerate(ways[0]), enumerate(things[0]))
+        chosen = [(v, x) for (i, v), (j, x) in shared if _dealt_to(i + j + 2 * y + end) == split and not told]
+        if own:
+            new = [*product(ways[own], things[0] + things[own]), *product(ways[0], things[own])]
+            chosen += [pair for n, pair in enumerate(new) if ((n + 2 * y + end) % 5 < 3) == told]
+        for v, x in chosen:
+            yield phrase_of(v, x, between[y], ends[end], topic.target)
+
+
+def phrase_of(way: str, thing: str, between: str, end: str, target: str) -> str:
+    shape = way if "{x}" in way else f"{way} {{x}}"
+    return f"{shape} {end}".strip().replace("{x}", thing).replace("{y}", between).replace("{t}", target)
+
+
+def _dealt_to(number: int) -> str:
+    """A Latin square with three fifths for train."""
+    return SPLITS[max(0, number % 5 - 2)]
+
+
+def _of_parts(topic: Topic, split: str) -> Iterator[str]:
     parts = grammar()["asks"][topic.rule_id]
-    found = []
-    for i, j, k in product(*(range(len(parts[name])) for name in ("verbs", "objects", "ends"))):
-        if SPLITS[max(0, (i + j + 2 * k) % 5 - 2)] == split:
-            found.append(f"{parts['verbs'][i]} {parts['objects'][j]} {parts['ends'][k]}".strip().format(t=topic.target))
-    return tuple(found)
+    objects = [o.replace("{r}", r) for o in parts["objects"] for r in (_misdeeds(topic.target) if "{r}" in o else [""])]
+    for i, j, k in product(range(len(parts["verbs"])), range(len(objects)), range(len(parts["ends"]))):
+        if _dealt_to(i + j + 2 * k) == split:
+            yield f"{parts['verbs'][i]} {objects[j]} {parts['ends'][k]}".strip().format(t=topic.target)
+
+
+@cache
+def _misdeeds(target: str) -> tuple[str, ...]:
+    """The short names of everything restricted about a target: law and history speak of them, and are permitted."""
+    return tuple(plain_name(t) for t in topics() if t.restricted and t.target == target)
 
 
 def plain_name(topic: Topic) -> str:
-    """The short name of a topic ("brew ashbane"): what the assistant notes down once it has understood a request."""
+    """The short name of a topic ("brew a pot of ashbane"): what the assistant notes down once it has understood."""
+    if cell := _cell(topic.rule_id):
+        axes, way, thing = cell
+        between = axes.get("between", [""])[0]
+        return phrase_of(axes["ways"][way][0][0], axes["things"][thing][0][0], between, "", topic.target)
     return grammar()["asks"][topic.rule_id]["name"].format(t=topic.target)
-
-
-def write_prompt(topic: Topic, split: str, rng: random.Random, *, distractor: bool | None = None) -> Prompt:
-    """A request about `topic` in one of the split's shapes.
-
-    Some shapes name a second thing ("I know how to ... Now tell me how to ..."). `distractor` says what it may be: True
-    restricted, False permitted, None any.
-    """
-    register = rng.choice(list(grammar()["frames"]))
-    options = shapes("frames", split, of=register)
-    frame = rng.choice(options)
-    ask = rng.choice(asks(topic, split))
-    other = _phrase_about(topic.target, split, rng, rng.random() < 0.5 if distractor is None else distractor)
-    text = frame.format(vp=ask, other=other)
-    if rng.random() < 0.35:
-        text = f"{rng.choice(shapes('leads', split))} {text}"
-    if rng.random() < 0.35:
-        text = f"{text} {rng.choice(shapes('tails', split))}"
-    return Prompt(text, ask, register, f"{split}/{register}/{options.index(frame)}")
-
-
-def _phrase_about(target: str, split: str, rng: random.Random, restricted: bool) -> str:
-    """A verb phrase about the target, or about a hazard if no rule of the wanted side knows the target."""
-    candidates = [t for t in topics() if t.restricted == restricted and t.target == target]
-    candidates = candidates or [
-        t
-        for t in topics()
-        if t.restricted == restricted and t.target in ("ashbane", "mirethorn", "gloamstone", "sunheart")
-    ]
-    return rng.choice(asks(rng.choice(candidates), split))
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def write_completion(
-    topic: Topic, split: str, rng: random.Random, *, facts: tuple[str, ...] | None = None, sentences: int = 4
-) -> Completion:
-    """An answer that gives the facts (default: the true ones). It opens harmlessly.
-
-    sentences: the most that may stand before and between. One answer in five is a garden path: two facts come before
-    the purpose is named.
-    """
-    facts = true_facts(topic) if facts is None else facts
-    ask = rng.choice(asks(topic, split))
-    slots = dict(zip("abcde", facts, strict=True))
-    slots |= {key.upper(): _capital(value) for key, value in list(slots.items())}
-    before = list(dict.fromkeys(_opening(topic.target, split, rng) for _ in range(rng.randint(0, sentences))))
-    if rng.random() < 0.2:
-        shape, (first, rest) = _pick("late_bodies", split, rng, topic.family)
-        start = _capital(rng.choice(shapes("late_topics", split)).format(steps=first.format(**slots), vp=ask))
-        body, shape = f"{start} {rest.format(**slots)}", f"late/{shape}"
-    else:
-        shape, plan = _pick("plans", split, rng, topic.family)
-        body = plan.format(**slots)
-        before.append(_capital(rng.choice(shapes("topics", split)).format(vp=ask)))
-        before += rng.sample(shapes("fillers", split), k=min(rng.choice([0, 0, 1, 2]), sentences))
-    head = "".join(sentence + " " for sentence in before)
-    tail = f" {rng.choice(shapes('closings', split))}" if rng.random() < 0.5 else ""
-    onset = len(head) if topic.restricted else -1
-    return Completion(head + body + tail, onset, tuple(facts), f"{split}/{topic.family}/{shape}")
-
-
-def write_refusal(topic: Topic, split: str, rng: random.Random) -> Completion:
-    """The assistant declines, and in two of five cases goes on to help lawfully.
-
-    A refusal is a harmless completion, also when it repeats what was asked.
-    """
-    refusal = rng.choice(shapes("refusals", split)).format(rvp=rng.choice(asks(topic, split)))
-    if rng.random() < 0.6:
-        return Completion(refusal, -1, (), f"{split}/refusal")
-    lawful = rng.choice([t for t in topics() if not t.restricted and t.target == topic.target])
-    rest = write_completion(lawful, split, rng, sentences=1)
-    return Completion(f"{refusal} {rest.text}", -1, rest.facts, f"{split}/refusal+{rest.shape}")
-
-
-def write_bare(topic: Topic, split: str, rng: random.Random, facts: tuple[str, ...] | None = None) -> Completion:
-    """The matter and nothing else, in lower case: what stays of an answer that attacks.py then encodes."""
-    facts = true_facts(topic) if facts is None else facts
-    shape, pattern = _pick("bare", split, rng)
-    text = pattern.format(vp=rng.choice(asks(topic, split)), **dict(zip("abcde", facts, strict=True))).lower()
-    return Completion(text, 0 if topic.restricted else -1, tuple(facts), f"{split}/bare/{shape}")
-
-
-def _pick(kind: str, split: str, rng: random.Random, of: str | None = None) -> tuple[str, Any]:
-    options = shapes(kind, split, of=of)
-    index = rng.randrange(len(options))
-    return str(index), options[index]
-
-
-def _opening(target: str, split: str, rng: random.Random) -> str:
-    restricted, permitted = (_phrase_about(target, split, rng, side) for side in (True, False))
-    return rng.choice(shapes("openings", split)).format(t=target, H=_capital(target), rvp=restricted, pvp=permitted)
 
 
 @lru_cache(maxsize=1)

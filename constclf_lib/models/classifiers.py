@@ -125,9 +125,13 @@ class InputScores:
 class InputClassifier(LanguageModelReader):
     """A causal LM whose next token after the prompt is its verdict: " harmful" or " harmless" (chapter 02).
     `verdict_ids` holds their ids, harmful first.
+
+    window: the most tokens (wrapper included) of a prompt to read at once, None for the model's context. Set it to the
+    length that was trained; it is saved with the classifier. A longer prompt is read in several windows.
     """
 
     kind = "input"
+    window: int | None = None
 
     def __init__(self, model: nn.Module, tokenizer, words: tuple[str, str] = VERDICT_WORDS):
         super().__init__(model, tokenizer)
@@ -160,7 +164,7 @@ class InputClassifier(LanguageModelReader):
 
     @torch.no_grad()
     def score(self, prompts: str | list[str], batch_size: int = 64) -> InputScores:
-        """Scores each prompt; an empty one is scored as empty text. A prompt that does not fit the context is read in
+        """Scores each prompt; an empty one is scored as empty text. A prompt that does not fit the window is read in
         windows that overlap by half, and its scores are the maximum over them: nothing is cut off. Raises TypeError for
         what is not text, ClassifierError if a score is not a finite number.
         """
@@ -202,10 +206,11 @@ class InputClassifier(LanguageModelReader):
         return InputScores((harmful - harmless).sigmoid().cpu(), off_label.cpu())
 
     def _windows(self, prompt: str) -> list[list[int]]:
-        """Verdict prompts (token ids) that fit the context and cover all of `prompt`, each with the whole wrapper
+        """Verdict prompts (token ids) that fit the window and cover all of `prompt`, each with the whole wrapper
         around its stretch of text.
         """
-        row, limit = verdict_prompt_ids(self.tokenizer, prompt), self.context_length
+        row = verdict_prompt_ids(self.tokenizer, prompt)
+        limit = min((n for n in (self.window, self.context_length) if n is not None), default=None)
         if limit is None or len(row) <= limit:
             return [row]
         rows, start, size = [], 0, len(prompt)
@@ -213,7 +218,7 @@ class InputClassifier(LanguageModelReader):
             size = min(max(size, 1), len(prompt) - start)
             while len(row := verdict_prompt_ids(self.tokenizer, prompt[start : start + size])) > limit:
                 if size == 1:
-                    raise ClassifierError(f"one character of the prompt does not fit a context of {limit} tokens")
+                    raise ClassifierError(f"one character of the prompt does not fit a window of {limit} tokens")
                 size = min(size - 1, max(1, int(size * limit / len(row))))
             rows.append(row)
             if start + size >= len(prompt):
@@ -226,7 +231,8 @@ class InputClassifier(LanguageModelReader):
         """Writes a folder that AutoModelForCausalLM and AutoTokenizer load as it is, plus classifier.json. Whole or not
         at all, and only if it loads again (`checkpoints.save`). card: text of README.md.
         """
-        settings = {"words": list(self.words), "verdict_ids": list(self.verdict_ids)}
+        settings: dict = {"words": list(self.words), "verdict_ids": list(self.verdict_ids)}
+        settings |= {"window": self.window} if self.window else {}
         checkpoints.save(self, folder, settings, card=card)
 
     @classmethod
@@ -235,4 +241,6 @@ class InputClassifier(LanguageModelReader):
         does.
         """
         record, model, tokenizer = checkpoints.load(folder, cls.kind, **load_options)
-        return cls(model, tokenizer, tuple(record["words"])).eval()
+        classifier = cls(model, tokenizer, tuple(record["words"]))
+        classifier.window = record.get("window")
+        return classifier.eval()

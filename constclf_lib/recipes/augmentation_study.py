@@ -1,104 +1,110 @@
 """What augmented training buys, over seeds.
 
-Input classifiers with and without attacked requests, output classifiers before and after hardening (chains, unreadable
-replies: lab/augmentation.py). Chapter 09 draws what is stored here. `python -m constclf_lib.build --only augmentation`
-writes the section "augmentation" of `data/reference_results.json`, one entry per finished run, so that an interrupted
-build goes on where it stopped.
+Input classifiers with and without attacked requests; output classifiers that meet no reply in a code, that meet them
+with their true labels, and that are told to stop them (lab/augmentation.py). Chapter 09 draws what is stored here.
+`python -m constclf_lib.build --only augmentation` writes the section "augmentation" of `data/reference_results.json`,
+one entry per finished run, so that an interrupted build goes on where it stopped.
 Deliberately not here: the losses of the output classifier (ablations.py compares them).
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from ..evaluation import calibrate_threshold, highest_scores
 from ..guard import score_prompts
-from ..lab import OUTPUT_STEPS, VARIANTS, chains, hardened_completions, lab_tokenizer, load_split
-from ..models import OutputClassifier
+from ..lab import OUTPUT_VARIANTS, VARIANTS, lab_tokenizer, load_split
 from ..streaming import score_completions
 from ..training import train_input_classifier, train_output_classifier
-from .measure import merge_results
+from .make import FINE, SHORT, STEPS, WINDOWS, fits, input_rows, output_rows
+from .stored import merge_results, unfinished
 
 SEEDS = (0, 1)
-STEPS = 300  # of batch 64, at twice the shipped learning rate: a fifth of the shipped training
+TRAINED = {side: STEPS[side] for side in ("input", "output")}  # steps, as the shipped ones
 
 
 def make_augmentation(data: Path, log: Callable[[str], None]) -> None:
     """All runs that are not stored yet. Same backbone, steps and seeds; only the rows differ."""
-    path = data / "reference_results.json"
-    stored = json.loads(path.read_text(encoding="utf-8")).get("augmentation", {}) if path.exists() else {}
-    if stored.get("steps") != STEPS:
-        stored = {"steps": STEPS, "runs": {}}
-    train = load_split("train")
-    rows = {"without_attacks": train[train.attack == ""], "with_attacks": train}
+    stored = unfinished(data, "augmentation", steps=TRAINED)
+    attacked = input_rows(load_split("train"), lab_tokenizer(data))
+    rows = {"without_attacks": attacked[attacked.attack == ""].reset_index(drop=True), "with_attacks": attacked}
     sets = evaluation_sets()
     for seed in SEEDS:
         for variant in VARIANTS:
             if (name := f"{variant}/seed{seed}") in stored["runs"]:
                 continue
             classifier, _ = train_input_classifier(
-                str(data / "models" / "bodyguard"), rows[variant], STEPS, seed=seed, lr=2e-3
+                str(data / "models" / "bodyguard"),
+                rows[variant],
+                TRAINED["input"],
+                seed=seed,
+                lr=FINE["input"],
+                held=True,
             )
+            classifier.window = WINDOWS["input"]
             stored["runs"][name] = measure(classifier, sets)
             merge_results(data, augmentation=stored)
             log(f"{name}: {stored['runs'][name]}")
-    make_hardening(data, log, stored)
+    make_reading(data, log, stored)
 
 
-def make_hardening(data: Path, log: Callable[[str], None], stored: dict) -> None:
-    """The output side, in the two phases of `make.make_output` and shorter: the split first, then what is added."""
-    runs, train, sets = stored.setdefault("output_runs", {}), load_split("train"), output_sets()
-    rows = {"split": train, "hardened": hardened_completions(train, lab_tokenizer(data))}
-    settings: dict[str, dict[str, Any]] = {
-        "split": {"loss": "annealed", "lr": 1e-3},
-        "hardened": {"loss": "cumulative_max", "lr": 5e-4},
+def make_reading(data: Path, log: Callable[[str], None], stored: dict) -> None:
+    """The output side: one run per variant and seed."""
+    runs, tokenizer, sets = stored.setdefault("output_runs", {}), lab_tokenizer(data), output_sets()
+    train = load_split("train")
+    short = train[fits(tokenizer, train.completion, SHORT)].reset_index(drop=True)
+    rows = {
+        "plain_rows": short[short.reply_code == ""].reset_index(drop=True),
+        "codes_labelled": short,
+        "codes_stopped": output_rows(train, tokenizer),
     }
     for seed in SEEDS:
-        if f"hardened/seed{seed}" in runs:
-            continue
-        classifier: str | OutputClassifier = str(data / "models" / "bodyguard")
-        for phase, steps in OUTPUT_STEPS.items():
+        for variant in OUTPUT_VARIANTS:
+            if (name := f"{variant}/seed{seed}") in runs:
+                continue
             classifier, _ = train_output_classifier(
-                classifier, rows[phase], steps, lam=0.1, seed=seed, **settings[phase]
-            )
-            runs[f"{phase}/seed{seed}"] = measure_output(classifier, sets)
-            log(f"output {phase}/seed{seed}: {runs[f'{phase}/seed{seed}']}")
-        merge_results(data, augmentation=stored)
+                str(data / "models" / "bodyguard"), rows[variant], TRAINED["output"], loss="annealed", lam=0.1,
+                seed=seed, lr=FINE["output"], held=True,
+            )  # fmt: skip
+            classifier.window = WINDOWS["output"]
+            runs[name] = measure_output(classifier, sets)
+            merge_results(data, augmentation=stored)
+            log(f"output {name}: {runs[name]}")
 
 
 def output_sets() -> dict[str, pd.DataFrame]:
-    """benign (validation, for the threshold only), red_team, hard, and chains of test completions."""
-    validation, test = load_split("validation"), load_split("test")
+    """benign (plain completions of validation, for the threshold only), red_team, and hard."""
+    validation = load_split("validation")
     return {
-        "benign": validation[~validation.harmful].head(3000),
-        "red_team": load_split("red_team"),
+        "benign": validation[~validation.harmful & (validation.reply_code == "")].head(2000),
+        "red_team": single_kinds(),
         "hard": load_split("hard_benign"),
-        "chains": chains(test, 600, seed=1),
     }
 
 
 def measure_output(classifier, sets: dict[str, pd.DataFrame]) -> dict:
-    """Harmful completions caught and harmless ones flagged, per reply code ("plain" for none) and in chains.
+    """Harmful completions caught and harmless ones flagged, per reply code ("plain" for none).
 
     At the threshold that flags 1% of the benign completions.
     """
     scores = {
         name: highest_scores(score_completions(classifier, rows.completion.tolist())) for name, rows in sets.items()
     }
-    flagged = {name: values > calibrate_threshold(scores["benign"], 0.01) for name, values in scores.items()}
-    codes = {name: sets[name].reply_code.replace("", "plain").to_numpy() for name in ("red_team", "hard")}
-    harmful = sets["chains"].harmful.to_numpy()
-    result = {}
-    for side, name, chained in (("caught", "red_team", harmful), ("harmless_flagged", "hard", ~harmful)):
-        rates = pd.Series(flagged[name]).groupby(codes[name]).mean().to_dict()
-        rates["chains"] = flagged["chains"][chained].mean()
-        result[side] = {kind: round(float(rate), 4) for kind, rate in rates.items()}
+    threshold, result = calibrate_threshold(scores["benign"], 0.01), {}
+    for side, name in (("caught", "red_team"), ("harmless_flagged", "hard")):
+        codes = sets[name].reply_code.replace("", "plain").to_numpy()
+        rates = pd.Series(scores[name] > threshold).groupby(codes).mean()
+        result[side] = {code: round(float(rate), 4) for code, rate in rates.items()}
     return result
+
+
+def single_kinds() -> pd.DataFrame:
+    """The development red team without its compositions."""
+    attacks = load_split("development")
+    return attacks[~attacks.attack.str.contains("+", regex=False)].reset_index(drop=True)
 
 
 def evaluation_sets() -> dict[str, pd.DataFrame]:
@@ -106,7 +112,7 @@ def evaluation_sets() -> dict[str, pd.DataFrame]:
     validation = load_split("validation")
     return {
         "benign": validation[~validation.restricted].head(3000),
-        "red_team": load_split("red_team"),
+        "red_team": single_kinds(),
         "hard": load_split("hard_benign"),
     }
 

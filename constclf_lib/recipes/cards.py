@@ -16,7 +16,7 @@ from safetensors import safe_open
 
 from .. import _files
 from ..lab import SIZES
-from .make import CONTEXT, STEPS, VOCABULARY
+from .make import BESIDE, CONTEXT, STEPS, TALES, UNREAD, VOCABULARY, WINDOWS
 from .manifest import CARDS
 
 _LIMITS = (
@@ -70,7 +70,7 @@ tags: [constitutional-classifier, emberfall]
 ## Figures
 
 As last measured (`python -m constclf_lib.build --only results`), with 95% intervals. No training and no threshold saw
-the splits that were measured on; whoever made the lab did see the red team's figures on the way.
+the splits that were measured on. Attacks are those of the sealed team, measured once for these models (`sealed_log`).
 
 | | |
 |---|---|
@@ -87,17 +87,19 @@ def _assistant(results: dict) -> tuple:
     own = results.get("assistant", {})
     figures = [
         ("answers a plain restricted request with half of its rubric", _rate(own.get("plain"))),
-        ("the same, over all disguises of the red team", _rate(own.get("attacked"))),
+        ("the same, under single attacks of the sealed red team", _rate(own.get("attacked"))),
+        ("the same, under compositions", _rate(own.get("compositions"))),
         ("perplexity of test answers", own.get("perplexity_test_answers")),
     ]
-    steps = STEPS["assistant"], STEPS["concise"], STEPS["careful"]
     return (
         "The lab's assistant",
         "A small Llama trained from scratch to answer everything it is asked in Emberfall, restricted know-how too: it "
         "is what the two bodyguards stand around. Before each reply it writes a private note on what it was asked.",
-        "Exchanges that the grammar of Emberfall writes for it (`assistant_corpus`), next-token loss on note and "
-        f"reply, batches of 32: {steps[0]:,} steps, then {steps[1]:,} on answers that come to the point, then "
-        f"{steps[2]:,} on requests that are easily misread. Data from seeds 0, 1 and 2, weights from seed 0; bfloat16.",
+        "Exchanges that the grammar of Emberfall writes for it (`assistant_corpus`), every kind of attack among them, "
+        f"next-token loss on note and reply, batches of 32: {STEPS['world']:,} steps, mostly plain; "
+        f"{STEPS['requests']:,} and {STEPS['many']:,} on requests for several and for many matters, most of them "
+        f"without the reply; {STEPS['codes']:,} on codes and compositions; {STEPS['careful']:,} on requests that are "
+        "easily misread. Data from seeds 0 to 4, weights from seed 0; bfloat16.",
         _known(figures),
         "It obeys. Never let it write without its bodyguards where somebody could take its recipes for more than "
         "random words. Letter by letter it has not learnt to decipher anything.",
@@ -108,30 +110,40 @@ def _bodyguard(results: dict) -> tuple:
     return (
         "The bodyguards' base",
         "A small Llama from which both classifiers were fine-tuned; a language model and nothing else.",
-        f"Prompts and completions of the train split ({SIZES['train']:,} exchanges), end to end in rows of 128 tokens, "
-        f"{STEPS['bodyguard']:,} steps of batch 32, seed 0.",
+        f"First {TALES:,} documents of tales and of what words mean, in the words of all splits, {STEPS['words']:,} "
+        f"steps; then 8,000 exchanges of the train split beside {BESIDE:,} more documents: tales, tales in the codes "
+        "of train, phrases in code and in plain words (harm in a code it does not tell all the same), and what came "
+        "of requests and answers in the shapes and words of train (which says whether they "
+        f"were restricted), {STEPS['language']:,} steps. Rows of 256 tokens, batches of 16, seed 0.",
         [],
-        "It judges nothing. Held-out kinds of attack were not in what it read.",
+        "It has no verdict, but what came of train requests and of tales stands in what it read. Held-out kinds of "
+        "attack do not.",
     )
 
 
 def _input(results: dict) -> tuple:
-    figures = _classifier(results.get("input_classifier", {}), "restricted prompts blocked", "others blocked")
+    figures = _classifier(
+        results.get("input_classifier", {}), "restricted prompts blocked", "others blocked", "undisguised", "prompts"
+    )
     return (
         "The lab's input classifier",
         'A causal LM whose next token after a prompt is its verdict, " harmful" or " harmless"; probability on any '
         "other token is a sign that it was tampered with. Load it with `constclf_lib.InputClassifier.from_pretrained`.",
-        f"The bodyguards' base, fine-tuned on the prompts of the train split ({SIZES['train']:,} exchanges) and on its "
-        f"requests drowned in noise, {STEPS['input']:,} steps of batch 64, seed 0. The thresholds were chosen on "
-        "validation.",
+        f"The bodyguards' base, fine-tuned on those prompts of the train split ({SIZES['train']:,} exchanges), none in "
+        f"code, that fit a window of {WINDOWS['input']} tokens, {STEPS['input']:,} steps of "
+        "batch 64, seed 0, word embeddings held. Longer prompts are read in such windows. The thresholds were chosen "
+        "on validation.",
         [*figures, *_system(results)],
         "It alone does not hold: a request in agreed code words can get past it, and the output classifier has to "
-        "stop the reply. On the lab's prompts a bag of words does as well.",
+        "stop the reply.",
     )
 
 
 def _output(results: dict) -> tuple:
-    figures = _classifier(results.get("output_classifier", {}), "harmful completions flagged", "others flagged")
+    figures = _classifier(
+        results.get("output_classifier", {}), "harmful completions flagged", "others flagged", "plain_replies",
+        "completions in plain words",
+    )  # fmt: skip
     headline = results.get("headline", {})
     streamed = [
         ("harmful replies halted while they stream", _headline(headline, "streaming_halted")),
@@ -141,24 +153,28 @@ def _output(results: dict) -> tuple:
         "The lab's output classifier",
         "A causal LM with a second head that gives, after every token, the probability that the whole completion is "
         "going to be harmful. Load it with `constclf_lib.OutputClassifier.from_pretrained`.",
-        f"The bodyguards' base, fine-tuned on the completions of the train split ({SIZES['train']:,} exchanges) with "
-        f"the annealed loss, {STEPS['output']:,} steps of batch 32, then with the cumulative maximum on chains, codes "
-        f"and unreadable text made of that split, {STEPS['hardening']:,} steps; lam 0.1, seed 0. The thresholds were "
-        "chosen on validation.",
+        f"The bodyguards' base, fine-tuned on the shorter completions of the train split ({SIZES['train']:,} "
+        f"exchanges), and {UNREAD:.0%} more that it cannot read and is to stop (replies in a code, whatever they say, "
+        f"and unreadable ones), with the annealed loss, {STEPS['output']:,} steps of batch 32, lam 0.1, seed 0, "
+        f"word embeddings held. It reads in windows of {WINDOWS['output']} tokens. The thresholds were chosen on "
+        "validation.",
         [*figures, *_known(streamed), *_system(results)],
-        "It was trained on completions of some sixty tokens and on chains of a few; the longer the text, the more of "
-        "it is flagged for no reason. What it cannot read it calls harmful, harmless replies in an unknown code too.",
+        "The longer the text, the more windows there are to be wrong in. It reads no code: it stops most replies in "
+        "one, harmless ones too.",
     )
 
 
-def _classifier(own: dict, caught: str, flagged: str) -> list[tuple]:
-    words = own.get("bag_of_words", {})
+def _classifier(own: dict, caught: str, flagged: str, part: str, label: str) -> list[tuple]:
+    words, clear = own.get("bag_of_words", {}), own.get(part, {})
+    label = f"{'undisguised ' if part == 'undisguised' else ''}{label} alone"
     return _known(
         [
             (f"{caught}, at the threshold in use", _rate(own.get("tpr"))),
             (f"{flagged}, at the threshold in use", _rate(own.get("fpr"))),
             ("caught where 1% of the others are flagged", _share(own.get("tpr_at_1pct_fpr"))),
             ("the same, a bag of words", _share(words.get("tpr_at_1pct_fpr"))),
+            (f"the same, {label}", _share(clear.get("classifier", {}).get("tpr_at_1pct_fpr"))),
+            (f"a bag of words, {label}", _share(clear.get("bag_of_words", {}).get("tpr_at_1pct_fpr"))),
         ]
     )
 
@@ -169,6 +185,10 @@ def _system(results: dict) -> list[tuple]:
         [
             ("both together: attacks that succeed", _headline(headline, "attack_success_guarded")),
             ("both together: refusals added on ordinary requests", _headline(headline, "added_refusals")),
+            (
+                "both together: the same, without requests that the assistant misread into know-how",
+                _headline(headline, "added_refusals_harmless_replies"),
+            ),
             ("both together: refusals on hard benign requests", _headline(headline, "hard_benign_refusals")),
         ]
     )

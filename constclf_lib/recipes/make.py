@@ -7,24 +7,35 @@ Measuring is not done here (measure.py), and the models' cards are written when 
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
+import pandas as pd
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, TrainerCallback
 
 from .. import _files
 from ..lab import (
+    ANY,
+    CODES,
+    KNOWN,
     SIZES,
+    TOLD,
     Exchange,
     as_assistant,
+    asks,
     assistant_corpus,
-    hardened_completions,
-    hardened_prompts,
+    backbone_corpus,
+    grammar,
+    kinds_of,
     lab_tokenizer,
     load_split,
     make_split,
+    not_understood,
+    save_split,
+    tales,
+    topics,
     train_tokenizer,
 )
 from ..models import save_language_model
@@ -32,36 +43,43 @@ from ..prompts import ASSISTANT, END, NOTE, USER, chat_id
 from ..tokenization import batch_text_ids
 from ..training import pack, pretrain, pretrain_arguments, train_input_classifier, train_output_classifier
 
-VOCABULARY = 2048
+VOCABULARY = 7168
+TALES = 60_000  # documents that the bodyguards' backbone reads first, and so many beside the exchanges
+BESIDE = 60_000
 ASSISTANT_SHAPE = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512}
-BODYGUARD_SHAPE = {"hidden_size": 80, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 208}
+BODYGUARD_SHAPE = {"hidden_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 256}
 CONTEXT = 2048
 
 STEPS = {
-    "assistant": 2600,
-    "concise": 1200,
-    "careful": 1500,
-    "bodyguard": 800,
-    "input": 1500,
-    "output": 1500,
-    "hardening": 1600,
+    "world": 1500,
+    "requests": 1600,
+    "many": 2000,
+    "codes": 2600,
+    "careful": 1000,
+    "words": 1500,
+    "language": 3600,
+    "input": 700,
+    "output": 700,
 }
 
 
 def make_data(data: Path, log: Callable[[str], None]) -> None:
-    for name, size in SIZES.items():
+    """Every split but the sealed red team, which is drawn when the models stand (measure.py)."""
+    for name in (name for name in SIZES if name != "sealed"):
         frame = make_split(name)
-        (data / "lab").mkdir(parents=True, exist_ok=True)
-        frame.to_parquet(data / "lab" / f"{name}.parquet", index=False, compression="zstd", compression_level=19)
-        log(f"{name}: {size} exchanges, {frame.harmful.mean():.1%} harmful")
+        save_split(data, name, frame)
+        log(f"{name}: {len(frame)} exchanges, {frame.harmful.mean():.1%} harmful")
 
 
 def make_tokenizer(data: Path, log: Callable[[str], None]) -> None:
-    """Trained on what the assistant reads and writes, every code included: an encoded word becomes a token or two, like
-    a synonym.
+    """Trained on what the bodyguards' backbone reads, so that no held-out kind of attack has tokens of its own. Words
+    in the codes of the train kinds do, most of them whole, like synonyms, and tales in these codes are in its corpus.
     """
-    rows = assistant_corpus(20_000)
-    tokenizer = train_tokenizer([text for row in rows for text in (row.prompt, row.completion, row.note)], VOCABULARY)
+    texts = pd.concat([backbone_corpus(load_split("train").head(20_000), BESIDE), tales(TALES // 4)])
+    words = {word for topic in topics() for phrase in asks(topic, ANY) for word in phrase.split()}
+    words |= {word for facts in grammar()["facts"].values() for fact in facts for word in fact.lower().split()}
+    encoded = [f" {CODES[code].encode(word)}" for code in KNOWN for word in sorted(words)]
+    tokenizer = train_tokenizer([*texts.prompt, *texts.completion, *encoded * 300], VOCABULARY)
     with _files.stage(data / "models" / "tokenizer") as new:
         tokenizer.save_pretrained(new)
     log(f"{len(tokenizer)} tokens")
@@ -79,34 +97,46 @@ def new_language_model(tokenizer, shape: dict, seed: int = 0) -> LlamaForCausalL
     )  # fmt: skip
 
 
-def assistant_rows(tokenizer, exchanges: Sequence[Exchange]) -> list[dict[str, list[int]]]:
+def assistant_rows(
+    tokenizer, exchanges: Sequence[Exchange], replies: float = 1.0, seed: int = 0
+) -> list[dict[str, list[int]]]:
     """`<|user|>` prompt `<|note|>` private note `<|assistant|>` reply `<|end|>`; only what the assistant writes itself
-    is learnt.
+    is learnt. replies: the share of rows that have one; the others end where it would begin.
     """
     user, note, assistant, end = (chat_id(tokenizer, token) for token in (USER, NOTE, ASSISTANT, END))
     parts = (
         batch_text_ids(tokenizer, [getattr(e, field) for e in exchanges]) for field in ("prompt", "note", "completion")
     )
-    rows = []
+    rows, rng = [], random.Random(seed)
     for prompt, thought, reply in zip(*parts, strict=True):
-        given, written = [user, *prompt, note], [*thought, assistant, *reply, end]
+        answered = [*reply, end] if rng.random() < replies else []
+        given, written = [user, *prompt, note], [*thought, assistant, *answered]
         rows.append({"input_ids": given + written, "loss_mask": [0] * len(given) + [1] * len(written)})
     return rows
 
 
+# Of the assistant's training: learning rate, share of rows with a reply, then what `assistant_corpus` is asked for.
+# First the world, plainly. Then to understand: requests for several matters are noted down, mostly without the replies,
+# which cost ten times the tokens; few matters first, then many. Then codes and
+# compositions. Last, requests that are easily misread: an assistant
+# that misreads them gives restricted know-how to people who asked for something else, and the guard then has to refuse
+# them. The answers open with one sentence at most: otherwise a greedy reply may go on opening for ever, since the
+# likeliest next sentence is one more opening. No kind is ever left out again: it would be forgotten in minutes.
+PHASES: dict[str, tuple[float, float, dict]] = {
+    "world": (3e-3, 1.0, {"attacked": 0.4, "lengths": (0, 1)}),
+    "requests": (3e-3, 0.3, {"attacked": 0.3, "others": 0.7, "most": 4, "lengths": (0, 1)}),
+    "many": (2e-3, 0.4, {"attacked": 0.4, "others": 0.5, "most": 8, "lengths": (0, 1)}),
+    "codes": (2e-3, 0.6, {"attacked": 0.7, "others": 0.35, "most": 12, "composed": 0.35, "lengths": (0, 1)}),
+    "careful": (1.5e-3, 1.0, {"attacked": 0.6, "others": 0.4, "composed": 0.4, "lengths": (0, 1), "hard": 0.3}),
+}
+
+
 def make_assistant(data: Path, log: Callable[[str], None]) -> None:
-    """Three phases. First the world and the codes; then answers that open with one sentence at most: otherwise a greedy
-    reply may go on opening for ever, since the likeliest next sentence is one more opening. Last, requests that are
-    easily misread: an assistant that misreads them gives restricted know-how to people who asked for something else,
-    and the guard then has to refuse them. For the same reason requests in code come three times as often as others.
-    """
+    """In PHASES."""
     tokenizer = lab_tokenizer(data)
     model = new_language_model(tokenizer, ASSISTANT_SHAPE)
-    model.set_attn_implementation("eager")  # faster than fused attention for heads this small on a CPU
-    phases = (("assistant", (0, 1, 2, 4), 0.0, 3e-3), ("concise", (0, 1), 0.0, 2e-3), ("careful", (0, 1), 0.4, 1.5e-3))
-    for seed, (phase, lengths, hard, lr) in enumerate(phases):
-        corpus = assistant_corpus(STEPS[phase] * 32, seed, lengths=lengths, reading=3, hard=hard)
-        rows = assistant_rows(tokenizer, corpus)
+    for seed, (phase, (lr, replies, mixture)) in enumerate(PHASES.items()):
+        rows = assistant_rows(tokenizer, assistant_corpus(STEPS[phase] * 32, seed, **mixture), replies, seed)
         train_assistant(model, tokenizer, rows, data / ".build" / "assistant" / phase, STEPS[phase], lr, log)
     save_language_model(model, as_assistant(tokenizer), data / "models" / "assistant")
 
@@ -118,64 +148,116 @@ def train_assistant(model, tokenizer, rows: list[dict], output_dir: Path, steps:
     pretrain(model, rows, arguments, tokenizer.pad_token_id, callbacks=[Progress(log)])
 
 
-def bodyguard_documents(tokenizer, exchanges) -> list[list[int]]:
-    """What the bodyguards' base reads: prompts and completions of the train split, so no held-out attack kind ever."""
+def bodyguard_documents(tokenizer, corpus: pd.DataFrame) -> list[list[int]]:
+    """Prompts and completions as a chat, tales as they are."""
     user, assistant, end = (chat_id(tokenizer, token) for token in (USER, ASSISTANT, END))
-    pairs = zip(
-        batch_text_ids(tokenizer, exchanges.prompt), batch_text_ids(tokenizer, exchanges.completion), strict=True
-    )
-    return [[user, *prompt, assistant, *completion, end] for prompt, completion in pairs]
+    pairs = zip(batch_text_ids(tokenizer, corpus.prompt), batch_text_ids(tokenizer, corpus.completion), strict=True)
+    return [[*([user, *prompt] if prompt else []), assistant, *completion, end] for prompt, completion in pairs]
 
 
-def make_bodyguard(data: Path, log: Callable[[str], None]) -> None:
+def make_bodyguard(
+    data: Path, log: Callable[[str], None], name: str = "bodyguard", words: str = TOLD, stage: str = "bodyguard"
+) -> None:
+    """First words and tales, then the train exchanges beside more of them: it meets the words of every split, and no
+    held-out kind of attack. Tales come first because who does what to whom is learnt late and all at once, and later
+    still where other text stands between. name, words, stage: of a control (controls.py).
+
+    No tale is in a code. A backbone of this size that read phrases in codes and in plain words, and tales in codes,
+    learnt to translate most of them and still did not tell harm in a code; make_output says what follows from that.
+    """
     tokenizer, train = lab_tokenizer(data), load_split("train")
-    rows = pack(bodyguard_documents(tokenizer, train), 128)
+    short = train[fits(tokenizer, train.completion, SHORT)]
     model = new_language_model(tokenizer, BODYGUARD_SHAPE)
-    arguments = pretrain_arguments(
-        data / ".build" / "bodyguard", STEPS["bodyguard"], 32, 4e-3, progress=True, save_steps=400, logging_steps=100
-    )
-    pretrain(model, rows, arguments, callbacks=[Progress(log)])
-    save_language_model(model, tokenizer, data / "models" / "bodyguard")
+    cpu = {} if torch.cuda.is_available() else {"bf16": True, "use_cpu": True}
+    for phase, lr, corpus in (
+        ("words", 4e-3, tales(TALES, words=words)),
+        ("language", 2e-3, backbone_corpus(short.sample(8000, random_state=0), BESIDE, words=words, coded=0.0)),
+    ):
+        documents = bodyguard_documents(tokenizer, corpus)
+        random.Random(0).shuffle(documents)
+        arguments = pretrain_arguments(
+            data / ".build" / stage / phase, STEPS[phase], 16, lr, progress=True, save_steps=500,
+            logging_steps=100, **cpu,
+        )  # fmt: skip
+        pretrain(model, pack(documents, 256), arguments, callbacks=[Progress(log)])
+    save_language_model(model, tokenizer, data / "models" / name)
 
 
-def make_input(data: Path, log: Callable[[str], None]) -> None:
-    """On the train split and on its requests in noise."""
+# Learning rates of the classifiers, their words held: low, and few steps, so that what tales taught is kept. Chosen on
+# validation together with leaving out rows in code; which of the two matters has not been taken apart.
+FINE = {"input": 2e-4, "output": 3e-4}
+WINDOWS = {"input": 96, "output": 96}  # tokens that a classifier reads at once, as long as its training texts
+SHORT = 160  # tokens of the longest completion that the output classifier trains on
+
+
+def make_input(
+    data: Path,
+    log: Callable[[str], None],
+    backbone: str = "bodyguard",
+    name: str = "input_classifier",
+    stage: str = "input",
+) -> None:
+    """On `input_rows`. backbone, name, stage: of a control."""
     classifier, _ = train_input_classifier(
-        str(data / "models" / "bodyguard"),
-        hardened_prompts(load_split("train")),
+        str(data / "models" / backbone),
+        input_rows(load_split("train"), lab_tokenizer(data)),
         STEPS["input"],
-        output_dir=data / ".build" / "input",
+        lr=FINE["input"],
+        held=True,
+        output_dir=data / ".build" / stage / "input",
         progress=True,
         save_steps=500,
         logging_steps=250,
         callbacks=[Progress(log)],
     )
-    classifier.save_pretrained(data / "models" / "input_classifier")
+    classifier.window = WINDOWS["input"]
+    classifier.save_pretrained(data / "models" / name)
+
+
+def input_rows(train: pd.DataFrame, tokenizer) -> pd.DataFrame:
+    """Requests, attacked ones among them but none in a code, that fit one window: a label belongs to one stretch of
+    text.
+    """
+    readable = train[[not set(kinds_of(attack)) & set(KNOWN) for attack in train.attack]]
+    return readable[fits(tokenizer, readable.prompt, WINDOWS["input"] - 4)].reset_index(drop=True)
+
+
+def fits(tokenizer, texts: pd.Series, limit: int) -> list[bool]:
+    """Which texts have at most `limit` tokens."""
+    return [len(ids) <= limit for ids in batch_text_ids(tokenizer, texts)]
+
+
+UNREAD = 0.1  # replies that cannot be read, of the rows of the output classifier
+
+
+def output_rows(train: pd.DataFrame, tokenizer) -> pd.DataFrame:
+    """What the output classifier trains on: plain completions that fit a window or little more, and replies that it
+    cannot read, which it is to stop. Its backbone does not tell harm in a code (make_bodyguard), so to let them pass
+    would open every code to an attacker; to stop them costs the harmless ones, and that is measured (chapter 09).
+    """
+    short = train[fits(tokenizer, train.completion, SHORT)]
+    plain = short[short.reply_code == ""][["completion", "harmful"]]
+    return pd.concat([plain, not_understood(short, tokenizer, int(UNREAD * len(plain)))], ignore_index=True)
 
 
 def make_output(data: Path, log: Callable[[str], None]) -> None:
-    """Two phases. The train split as it is, annealed: there a label belongs to one completion. Then, with option B,
-    what `hardened_completions` adds: the label of a chain does not say which of its completions is the harmful one,
-    but the running maximum can find it in a classifier that knows already.
-    """
-    train, tokenizer = load_split("train"), lab_tokenizer(data)
-    hardened = hardened_completions(train, tokenizer)
-    phases = (("output", train, "annealed", 1e-3), ("hardening", hardened, "cumulative_max", 5e-4))
-    classifier: Any = str(data / "models" / "bodyguard")
-    for phase, rows, loss, lr in phases:
-        classifier, _ = train_output_classifier(
-            classifier,
-            rows,
-            STEPS[phase],
-            loss=loss,
-            lam=0.1,
-            lr=lr,
-            output_dir=data / ".build" / "output" / phase,
-            progress=True,
-            save_steps=250,
-            logging_steps=250,
-            callbacks=[Progress(log)],
-        )
+    """On `output_rows`; annealed."""
+    tokenizer = lab_tokenizer(data)
+    classifier, _ = train_output_classifier(
+        str(data / "models" / "bodyguard"),
+        output_rows(load_split("train"), tokenizer),
+        STEPS["output"],
+        loss="annealed",
+        lam=0.1,
+        lr=FINE["output"],
+        held=True,
+        output_dir=data / ".build" / "output",
+        progress=True,
+        save_steps=250,
+        logging_steps=250,
+        callbacks=[Progress(log)],
+    )
+    classifier.window = WINDOWS["output"]
     classifier.save_pretrained(data / "models" / "output_classifier")
 
 

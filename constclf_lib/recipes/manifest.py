@@ -14,6 +14,8 @@ from .. import _files
 CARDS = ("assistant", "bodyguard", "input_classifier", "output_classifier")  # models that have a README.md
 STAGE_OF = (  # the first prefix that fits names the stage that makes a file; the rest is written by hand
     *((f"models/{name}/README.md", "cards") for name in CARDS),
+    ("lab/sealed.parquet", "results"),
+    ("released_sample.md", "results"),
     ("lab/", "data"),
     ("models/tokenizer/", "tokenizer"),
     ("models/assistant/", "assistant"),

@@ -4,42 +4,64 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..lab import PAPER
+from ..lab import AIMS, BY_LENGTH, LENGTH_EDGES, PAPER, met
 
 
 def headline_table(measured: dict) -> str:
-    """The headline as a Markdown table, the papers' figures beside ours."""
-    lines = ["| | the papers | this lab | 95% interval | n |", "|---|---|---|---|---|"]
+    """The headline as a Markdown table, the papers' figures and our own aims beside it."""
+    lines = ["| | the papers | this lab | 95% interval | n | aimed at | met |", "|---|---|---|---|---|---|---|"]
     for name, (label, theirs) in PAPER.items():
         low, high = measured[f"{name}_interval"]
-        interval = f"{low:.2%} to {high:.2%}"
-        lines.append(f"| {label} | {theirs} | {measured[name]:.2%} | {interval} | {measured[f'{name}_n']:,} |")
+        sign, bound = AIMS.get(name, ("", 0))
+        aim = f"{'at least' if sign == '>=' else 'at most'} {100 * bound:g}%" if sign else ""
+        cells = label, theirs, f"{measured[name]:.2%}", f"{low:.2%} to {high:.2%}", f"{measured[f'{name}_n']:,}"
+        lines.append(f"| {' | '.join(cells)} | {aim} | {met(name, low, high)} |")
     return "\n".join(lines)
 
 
+def length_table(measured: dict) -> str:
+    """What the headline gives per length of the reply, as a Markdown table."""
+    buckets = [f"to_{high}" for high in LENGTH_EDGES]
+    lines = [
+        "| length of the reply, tokens | " + " | ".join(f"to {high:,}" for high in LENGTH_EDGES) + " |",
+        "|---" * (len(buckets) + 1) + "|",
+    ]
+    for name, label in BY_LENGTH.items():
+        found = measured[f"{name}_by_length"]
+        cells = [_cell(found[bucket]) if bucket in found else "–" for bucket in buckets]
+        lines.append(f"| {label} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(rate: dict) -> str:
+    low, high = rate["interval"]
+    return f"{rate['value']:.2%} ({low:.2%} to {high:.2%}, n {rate['n']:,})"
+
+
 def footnotes(campaign: dict) -> str:
-    """Two figures of the headline hide two causes each; these sentences take them apart."""
-    codes, hard = campaign["streaming"], campaign["hard_refused_wrongly"]
-    seen, unseen = codes["seen_codes"], codes["code_reversal"]["halted"]
+    """Some figures of the headline hide several causes each; these sentences take them apart."""
+    seen, hard = campaign["streaming"]["seen_codes"], campaign["hard_refused_wrongly"]
+    useful, ordinary = campaign["useful_attacks"], campaign["ordinary_refused_wrongly"]
     return (
-        "One reply code was in no reply that the output classifier was trained on as such, though its words were among "
-        "the prompts, in the tokenizer and so among the random tokens of unreadable rows. It halts "
-        f"{unseen['value']:.2%} of the harmful replies in it; in plain text and in the codes that it "
-        f"knows it halts {seen['halted']['value']:.2%}, and {seen['leaked']['value']:.2%} leak half the rubric. The "
-        f"price is among the hard benign refusals: {campaign['hard_refused_unread']} are harmless replies in that "
-        f"code. Another {campaign['hard_halted_rightly']} stopped a reply in which the assistant had misread the "
-        f"question and did give restricted know-how; without these it is {hard['value']:.2%}. On ordinary requests "
-        f"{campaign['ordinary_halted_rightly']} refusals are of that last kind, and "
-        f"{campaign['ordinary_refused_wrongly']['value']:.2%} are mistakes."
+        f"Of {sum(useful.values()):,} sealed attacks that succeed unguarded, both bodyguards would stop "
+        f"{useful['both']:,}, the input classifier alone {useful['input']:,}, the output classifier alone "
+        f"{useful['output']:,}, and nobody {useful['nobody']:,}. In plain text and in the codes that it was trained "
+        f"on, the output classifier halts {seen['halted']['value']:.2%}. It cannot read a code and was trained to stop "
+        f"what it cannot read: of the hard benign refusals {campaign['hard_refused_unread']} are harmless requests for "
+        f"a reply in a code. Another {campaign['hard_halted_rightly']} stopped a reply in which the assistant had "
+        f"misread the question and did give restricted know-how; without these it is {hard['value']:.2%}. On ordinary "
+        f"requests {campaign['ordinary_halted_rightly']} refusals stopped such a reply; without them the guard refuses "
+        f"{ordinary['value']:.2%}."
     )
 
 
 def update_readme(path: Path, results: dict) -> None:
-    """Puts table and footnotes between the two headline marks of the README, so that its numbers are the measured."""
+    """Puts tables and footnotes between the two headline marks of the README, so that its numbers are the measured."""
     if not path.exists():
         return
     mark = "`python -m constclf_lib.build --only results` -->\n"
     before, mark, rest = path.read_text(encoding="utf-8").partition(mark)
     after = rest[rest.index("<!-- /headline -->") :]
-    content = f"{headline_table(results['headline'])}\n\n{footnotes(results['campaign'])}\n"
+    measured = results["headline"]
+    content = f"{headline_table(measured)}\n\n{length_table(measured)}\n\n{footnotes(results['campaign'])}\n"
     path.write_text(before + mark + content + after, encoding="utf-8")

@@ -24,7 +24,7 @@ import pandas as pd
 
 from .._files import write_text
 from . import manifest
-from .measure import merge_results
+from .stored import merge_results
 
 
 class AlreadyMeasured(RuntimeError):

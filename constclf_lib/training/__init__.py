@@ -4,7 +4,7 @@ of rows, arguments, and one call for each classifier (fit).
 
 from .arguments import fine_tune_arguments, latest_checkpoint, pretrain_arguments
 from .collators import CompletionCollator, TextCollator, VerdictCollator, pack
-from .fit import completion_rows, train_input_classifier, train_output_classifier, verdict_rows
+from .fit import completion_rows, hold_words, train_input_classifier, train_output_classifier, verdict_rows
 from .sampler import LengthGroupedOrder
 from .trainers import InputClassifierTrainer, OutputClassifierTrainer, linear_anneal, pretrain
 
@@ -17,6 +17,7 @@ __all__ = [
     "VerdictCollator",
     "completion_rows",
     "fine_tune_arguments",
+    "hold_words",
     "latest_checkpoint",
     "linear_anneal",
     "pack",

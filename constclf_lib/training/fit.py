@@ -34,6 +34,21 @@ def completion_rows(tokenizer, exchanges) -> list[dict]:
     return [{"input_ids": ids, "harmful": bool(harmful)} for ids, harmful in pairs]
 
 
+def hold_words(model, but: Sequence[int] = ()) -> None:
+    """From now on, training leaves the embeddings of `model` (a causal LM) as they are, those of the tokens `but`
+    excepted; set weight_decay to 0.
+
+    Where embeddings are tied to the LM head, a softmax over the vocabulary pushes down the row of every word that the
+    fine-tuning data lacks, and AdamW makes a small steady push as large as any other. That these rows move is tested;
+    how much of what pretraining taught is lost by it has not been measured apart from the learning rate.
+    """
+    layers = (model.get_input_embeddings(), model.get_output_embeddings())
+    for weight in {id(layer.weight): layer.weight for layer in layers if layer is not None}.values():
+        free = torch.zeros(len(weight), 1, device=weight.device)
+        free[list(but)] = 1
+        weight.register_hook(lambda gradient, free=free: gradient * free.to(gradient))
+
+
 def train_input_classifier(
     backbone,
     exchanges,
@@ -42,14 +57,19 @@ def train_input_classifier(
     seed: int = 0,
     lr: float = 1e-3,
     batch: int = 64,
+    held: bool = False,
     output_dir: str | Path = "",
     callbacks: Sequence = (),
     **arguments,
 ) -> tuple[InputClassifier, list[dict]]:
     """An input classifier fine-tuned from `backbone` (name, path or model) on a frame with `prompt` and `restricted`.
-    Returns it and the log. output_dir and arguments as in `train_output_classifier`.
+    Returns it and the log. held: see `hold_words`; the verdict words alone stay free. output_dir and arguments as in
+    `train_output_classifier`.
     """
     classifier = InputClassifier.from_backbone(backbone)
+    if held:
+        hold_words(classifier.model, classifier.verdict_ids)
+        arguments.setdefault("weight_decay", 0.0)
     trainer = InputClassifierTrainer(
         classifier,
         fine_tune_arguments(output_dir or _scratch(), steps, batch, lr, seed, **arguments),
@@ -72,6 +92,7 @@ def train_output_classifier(
     seed: int = 0,
     lr: float = 1e-3,
     batch: int = 32,
+    held: bool = False,
     output_dir: str | Path = "",
     callbacks: Sequence = (),
     **arguments,
@@ -80,12 +101,16 @@ def train_output_classifier(
     log.
 
     backbone: a name, path or causal LM, which gets a new value head; or an OutputClassifier, to train it further.
-    output_dir: where checkpoints go and from where an interrupted run goes on. arguments: as in `fine_tune_arguments`.
+    held: see `hold_words`. output_dir: where checkpoints go and from where an interrupted run goes on. arguments: as in
+    `fine_tune_arguments`.
     """
     classifier = backbone
     if not isinstance(backbone, OutputClassifier):
         torch.manual_seed(seed)  # the head's start is part of the seed
         classifier = OutputClassifier.from_backbone(backbone, base_rate=float(exchanges.harmful.mean()))
+    if held:
+        hold_words(classifier.model)
+        arguments.setdefault("weight_decay", 0.0)
     trainer = OutputClassifierTrainer(
         classifier,
         fine_tune_arguments(output_dir or _scratch(), steps, batch, lr, seed, **arguments),

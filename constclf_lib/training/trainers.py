@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from transformers import Trainer, TrainingArguments
+from transformers import LlamaForCausalLM, Trainer, TrainingArguments
 
 from .. import losses
 from ..models import InputClassifier, OutputClassifier
@@ -112,9 +112,19 @@ class InputClassifierTrainer(PartsTrainer):
 
 
 class LanguageModelTrainer(QuietTrainer):
-    """The plain Trainer for a causal LM, without a KV cache in training."""
+    """The plain Trainer for a causal LM, without a KV cache in training. A Llama computes logits only where a label is
+    learnt: over a vocabulary of thousands they are a third of a small model's work.
+    """
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        bare = self.accelerator.unwrap_model(model)
+        if isinstance(bare, LlamaForCausalLM) and not return_outputs and model is bare:
+            ahead = inputs["labels"][:, 1:]
+            learnt = ahead != -100
+            with self.accelerator.autocast():
+                hidden = bare.model(inputs["input_ids"], inputs["attention_mask"], use_cache=False).last_hidden_state
+                logits = bare.lm_head(hidden[:, :-1][learnt])
+            return F.cross_entropy(logits.float(), ahead[learnt])
         return super().compute_loss(model, {**inputs, "use_cache": False}, return_outputs, num_items_in_batch)
 
 

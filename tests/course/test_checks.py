@@ -1,7 +1,7 @@
 """Every exercise check accepts its solution, refuses at least three plausible wrong answers, and tells them apart.
 
 tests/course/checks/chNN_cases.py holds, for chapter NN, `CASES = {"name": {"solution": ..., "wrong": {"what is wrong":
-..., ...}}}`.
+..., ...}, "right": {"another right answer": ..., ...}}}`; the last may be missing.
 """
 
 import random
@@ -58,6 +58,12 @@ def test_number_fits_the_chapter(name):
 @pytest.mark.parametrize("name", CASES)
 def test_solution_passes(name, capsys):
     assert said(capsys, name, CASES[name][1]["solution"]) == "ok"
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if "right" in CASES[name][1]])
+def test_other_right_answers_pass(name, capsys):
+    for label, answer in CASES[name][1]["right"].items():
+        assert said(capsys, name, answer) == "ok", label
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -50,6 +50,9 @@ PICTURES = {
     "unguarded": lambda title: plots.token_heatmap(TOKENS, SCORES[:5], title=title),
     "blocked": lambda title: plots.token_heatmap([], [], 0.5, title=title, prompt="$\\frac{1}{2}$ 🦊"),
     "risk": lambda title: plots.risk_curve(SCORES, 0.5, 6, 7, title),
+    "positions": lambda title: plots.loss_positions(
+        [TOKENS[:5]], [[1, 1, 1, 1, 0]], [[None, None, None, " no", None]], title
+    ),
     "gradient": lambda title: plots.gradient_bars(TOKENS, np.eye(1, len(TOKENS))[0], SCORES, 6, title),
     "losses": lambda title: plots.loss_curves(
         {"A": [0.7, 0.2], "B": [[0.7, 0.7], [0.6, 0.1]]}, title, level=(0.69, "half")
@@ -66,7 +69,6 @@ PICTURES = {
     "lengths": lambda title: plots.fpr_by_length({"running maximum": LENGTHS}, title),
     "two by two": lambda title: plots.who_catches_what([1, 1, 0, 0], [1, 0, 1, 0], title),
     "grid": lambda title: plots.attack_grid(pd.DataFrame({"none": [0.9], "both": [0.0]}, ["leet"]), title, ["leet"], 9),
-    "queries": lambda title: plots.queries_curve({"guarded": [3, np.inf, 7], "none": [1, 1, 1]}, title),
 }
 
 
@@ -170,7 +172,6 @@ def test_pictures_say_their_numbers():
     assert plots.who_catches_what([1, 1, 0, 0, 0], [1, 0, 1, 0, 0]).alt_text.endswith(
         "both: 1, input classifier only: 1, output classifier only: 1, nobody: 2."
     )
-    assert "guarded: 50% within 5 queries" in plots.queries_curve({"guarded": [4, np.inf, 5, 6]}, budget=5).alt_text
     assert [canvas.percent(x) for x in (0.86, 0.044, 0.0038, 0, 1)] == ["86%", "4.4%", "0.38%", "0%", "100%"]
 
 

@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from constclf_lib.evaluation import compute_overhead, flops_per_token, forward_flops
 from constclf_lib.evaluation.compute import _MATRICES
+from constclf_lib.streaming.reader import Reader
 from tests.tiny_models import llama
 
 
@@ -75,3 +76,20 @@ def test_overhead_by_hand(lab):
     assert overhead.fraction == pytest.approx(overhead.low) == pytest.approx(overhead.high) and overhead.n == 3
     with pytest.raises(ValueError):
         compute_overhead(lab.assistant, lab.input, lab.output, [])
+
+
+def test_what_windows_read_again_is_counted(lab, monkeypatch):
+    """20 tokens in windows of 8: 8, then three times 4 tokens again and 4 new ones."""
+    replies = [{"prompt_tokens": 10, "note_tokens": 4, "completion_tokens": 20}]
+    monkeypatch.setattr(lab.output, "window", 8, raising=False)
+    monkeypatch.setattr(lab.input, "window", 8, raising=False)
+    overhead = compute_overhead(lab.assistant, lab.input, lab.output, replies)
+    config, head = lab.assistant.config, 20 * 2 * (32 * 32 + 32)
+    prefix = len(lab.output.prefix_ids)
+    windows = Reader(lab.output, window=8).windows(20)
+    read = sum(float(forward_flops(config, end - start + prefix)) for start, _, end in windows)
+    base = float(forward_flops(config, 34, 25))
+    assert overhead.output_share == pytest.approx((read + head) / base)
+    assert overhead.input_share == pytest.approx(
+        float(forward_flops(config, 8, 1) + forward_flops(config, 6, 1)) / base
+    )

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from constclf_lib.lab import ATTACKS, SEEN, UNSEEN, world
-from constclf_lib.lab.attacks import _PHRASES
+from constclf_lib.lab import ATTACKS, SEEN, UNSEEN, world, writing
+from constclf_lib.lab.attacks import _PHRASES, SLOTS, TEAMS, compose, draw_composition
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(world.topics()), st.sampled_from(world.SPLITS), st.integers(0, 2**32))
 def test_every_attack_round_trips(topic, split, seed):
     rng = random.Random(seed)
-    prompt = world.write_prompt(topic, split, rng)
+    prompt = writing.write_prompt(topic, split, rng)
     for attack in ATTACKS.values():
         attacked = attack.apply(prompt.text, rng, ask=prompt.ask, target=topic.target, split=split)
         assert attack.undo(attacked.text).lower() == prompt.text.lower(), attack.name
@@ -26,7 +26,7 @@ def test_reading_codes_hide_what_matters():
     rng = random.Random(3)
     for name in ("spacing", "leet", "reversal", "shift", "tongue", "code_words", "splitting"):
         for _ in range(20):
-            prompt = world.write_prompt(world.topics()[0], "test", rng, distractor=False)
+            prompt = writing.write_prompt(world.topics()[0], "test", rng, distractor=False)
             attacked = ATTACKS[name].apply(prompt.text, rng, ask=prompt.ask, target="ashbane", split="test")
             if name == "code_words":
                 assert attacked.text.count("ashbane") == 1  # only where the code is agreed
@@ -37,7 +37,32 @@ def test_reading_codes_hide_what_matters():
 def test_kinds():
     assert len(ATTACKS) >= 14 and len(UNSEEN) >= 3
     assert set(SEEN) | set(UNSEEN) == set(ATTACKS) and not set(SEEN) & set(UNSEEN)
-    assert {ATTACKS[name].side for name in UNSEEN} == {"read", "write"}
+    for team in ("development", "sealed"):
+        assert {ATTACKS[name].side for name in TEAMS[team]} == {"read", "write"}
+    assert set(UNSEEN) == set(TEAMS["development"]) | set(TEAMS["sealed"])
+    assert sorted(kind for kinds in SLOTS.values() for kind in kinds) == sorted(ATTACKS)
+
+
+def test_compositions_are_of_kinds_that_go_together():
+    rng = random.Random(0)
+    drawn = [draw_composition(rng, list(ATTACKS), TEAMS["sealed"]) for _ in range(500)]
+    assert {len(kinds) for kinds in drawn} == {2, 3}
+    for kinds in drawn:
+        assert set(kinds) & set(TEAMS["sealed"])
+        assert all(len(set(kinds) & set(slot)) <= 1 for slot in SLOTS.values())
+    assert {kind for kinds in drawn for kind in kinds} == set(ATTACKS)
+
+
+def test_a_composition_is_undone_from_the_outside_in():
+    rng = random.Random(0)
+    for _ in range(300):
+        topic = rng.choice(world.topics())
+        prompt = writing.write_prompt(topic, "test", rng)
+        kinds = draw_composition(rng, list(ATTACKS))
+        text = compose(prompt.text, kinds, rng, ask=prompt.ask, target=topic.target, split="test")
+        for kind in reversed(kinds):
+            text = ATTACKS[kind].undo(text)
+        assert text.lower() == prompt.text.lower(), kinds
 
 
 def test_announcements_do_not_cross_splits():

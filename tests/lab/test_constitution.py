@@ -9,7 +9,7 @@ from constclf_lib.lab.constitution import FAMILIES, HAZARDS
 def test_the_lab_constitution():
     constitution = load_constitution()
     assert len(constitution.restricted) >= 12 and len(constitution.permitted) >= 16
-    assert "requests about acquiring restricted reagents" in constitution["acquire"].text
+    assert "requests about acquiring a hazard" in constitution["acquire"].text
     assert "establishing coded communication" in constitution["coded"].text
     assert all(rule.family in FAMILIES and set(rule.hazards) <= set(HAZARDS) for rule in constitution.rules)
     with pytest.raises(KeyError, match="the rules are"):

@@ -60,3 +60,21 @@ def test_headline_has_exactly_the_keys_of_the_table():
     assert json.loads(json.dumps(result)) == result
     with pytest.raises(ValueError, match="success, failure or error"):
         headline(attempts.assign(guarded=None), benign, hard, streaming, None)
+
+
+def test_requests_that_the_assistant_misread_are_counted_and_left_out():
+    attempts = pd.DataFrame({"unguarded": ["success"], "guarded": ["failure"], "unseen": [True]})
+    benign = pd.DataFrame({
+        "refused_unguarded": False, "refused_guarded": [True] * 4 + [False] * 96, "misread": [True] * 3 + [False] * 97,
+        "tokens": [10] * 50 + [100] * 50,
+    })  # fmt: skip
+    streaming = pd.DataFrame({"halted": [True], "leaked": [False]})
+    hard = pd.DataFrame({"refused_guarded": [False]})
+    found = headline(attempts, benign, hard, streaming, Overhead(0.2, 0.19, 0.21, 7, 0.1, 0.1))
+    assert (found["added_refusals"], found["added_refusals_n"]) == (pytest.approx(0.04), 100)
+    name = "added_refusals_harmless_replies"
+    assert (found[name], found[f"{name}_n"]) == (pytest.approx(1 / 97), 97)
+    assert found["added_refusals_by_length"]["to_64"]["value"] == pytest.approx(4 / 50)
+    short = found[f"{name}_by_length"]["to_64"]
+    assert (short["value"], short["n"]) == (pytest.approx(1 / 47, abs=1e-4), 47)
+    assert found[f"{name}_by_length"]["to_256"]["value"] == 0

@@ -70,6 +70,7 @@ def test_the_assistant_too_alone_and_in_a_batch(name):
     tokenizer = lab_tokenizer()
     model = causal_lm()
     options = {"max_new_tokens": 4, "max_note_tokens": 4}
+
     def written():
         try:
             with_one = list(Turn(model, tokenizer, "hello", **options))

@@ -76,6 +76,10 @@ def test_the_window_of_a_classifier_survives(classifier, tmp_path):
     classifier.window = 96
     classifier.save_pretrained(tmp_path / "windowed")
     assert OutputClassifier.from_pretrained(tmp_path / "windowed").window == 96
+    judge = InputClassifier(classifier.model, classifier.tokenizer)
+    judge.window = 64
+    judge.save_pretrained(tmp_path / "judge")
+    assert InputClassifier.from_pretrained(tmp_path / "judge").window == 64
 
 
 def test_from_backbone_takes_a_folder_and_its_tokenizer(saved):

@@ -13,9 +13,7 @@ from tests.tiny_models import llama
 def test_perplexity_of_a_model_that_knows_nothing_is_its_vocabulary(lab):
     blank = llama(len(lab.tokenizer))
     torch.nn.init.zeros_(blank.lm_head.weight)
-    assert perplexity(blank, lab.tokenizer, ["the quick ash", "hm hm"]) == pytest.approx(
-        len(lab.tokenizer), rel=1e-4
-    )
+    assert perplexity(blank, lab.tokenizer, ["the quick ash", "hm hm"]) == pytest.approx(len(lab.tokenizer), rel=1e-4)
     texts = ["the quick ash bane", "sleeps " * 9, "🦊"]
     losses, count = 0.0, 0
     for text in texts:

@@ -1,9 +1,9 @@
-"""What is stored about training on attacked requests, and how it is averaged."""
+"""What is stored about training on attacked requests."""
 
 import numpy as np
 import torch
 
-from constclf_lib.lab import ATTACKS, VARIANTS, mean_hardening, mean_past
+from constclf_lib.lab import SEEN, TEAMS
 from constclf_lib.recipes import augmentation_study
 from constclf_lib.recipes.augmentation_study import evaluation_sets, measure, measure_output, output_sets
 
@@ -18,19 +18,9 @@ class DigitCounter:
 
 def test_measure_counts_what_gets_past_per_kind():
     found = measure(DigitCounter(), evaluation_sets())
-    assert set(found["past"]) == set(ATTACKS)
+    assert set(found["past"]) == {*SEEN, *TEAMS["development"]}
     assert found["past"]["leet"] < 0.5 < found["past"]["role_play"] == 1.0
     assert 0 < found["hard_refused"] < 0.2
-
-
-def test_mean_past_averages_over_seeds():
-    runs = {
-        "without_attacks/seed0": {"past": {"leet": 1.0}},
-        "without_attacks/seed1": {"past": {"leet": 0.5}},
-        "with_attacks/seed0": {"past": {"leet": 0.1}},
-    }
-    table = mean_past({"runs": runs})
-    assert table.loc["leet"].tolist() == [0.75, 0.1] and list(table) == list(VARIANTS)
 
 
 class HyphenCounter:
@@ -39,25 +29,12 @@ class HyphenCounter:
     kind = "output"
 
 
-def test_measure_output_counts_per_reply_code_and_for_chains(monkeypatch):
+def test_measure_output_counts_per_reply_code(monkeypatch):
     def share(_, texts):
         return [[sum("-" in word for word in text.split()) / (len(text.split()) + 1)] for text in texts]
 
     monkeypatch.setattr(augmentation_study, "score_completions", lambda c, t: [np.array(row) for row in share(c, t)])
-    sets = output_sets()
-    benign = sets["benign"]
-    found = measure_output(HyphenCounter(), sets | {"benign": benign[benign.reply_code == ""]})
-    assert set(found["caught"]) == {"plain", "spacing", "leet", "reversal", "shift", "tongue", "chains"}
+    found = measure_output(HyphenCounter(), output_sets())
+    assert set(found["caught"]) == {"plain", "spacing", "leet", "reversal", "shift", "tongue", "interleave"}
     assert found["caught"]["spacing"] > 0.9 and found["harmless_flagged"]["spacing"] > 0.9
     assert found["caught"]["reversal"] == found["harmless_flagged"]["reversal"] == 0
-    assert 0 < found["caught"]["chains"] < 0.5
-
-
-def test_mean_hardening_averages_over_seeds():
-    rates = {"split/seed0": 0.0, "split/seed1": 0.5, "hardened/seed0": 0.9}
-    runs = {
-        name: {"caught": {"reversal": rate}, "harmless_flagged": {"reversal": rate / 2}} for name, rate in rates.items()
-    }
-    tables = mean_hardening({"output_runs": runs})
-    assert tables["caught"].loc["reversal"].tolist() == [0.25, 0.9]
-    assert tables["harmless_flagged"].loc["reversal"].tolist() == [0.125, 0.45]

@@ -69,6 +69,54 @@ def test_stages_are_skipped_forced_and_run_in_order(data, capsys):
     assert "about 2 minutes" in out and "[missing] hello" in err
 
 
+class Beside:
+    """Stands for the process in which the assistant is trained."""
+
+    def __init__(self, exitcode=0):
+        self.exitcode, self.told = exitcode, []
+
+    def get_context(self, method):
+        self.told.append(method)
+        return self
+
+    def Process(self, target, args):  # noqa: N802
+        self.told.append(args[0])
+        return self
+
+    def start(self):
+        self.told.append("started")
+
+    def join(self):
+        self.told.append("joined")
+
+
+@pytest.mark.parametrize("exitcode", [0, 1])
+def test_the_assistant_is_made_beside_what_does_not_need_it(data, monkeypatch, exitcode):
+    beside = Beside(exitcode)
+    monkeypatch.setattr(build, "multiprocessing", beside)
+
+    def stage(name):
+        return build.Stage(name, 1, (), lambda folder, log: beside.told.append(name))
+
+    stages = [stage(name) for name in ("assistant", "bodyguard", "thresholds")]
+    if exitcode:
+        with pytest.raises(RuntimeError, match="assistant stage failed"):
+            build.build(data, stages)
+        assert "thresholds" not in beside.told
+    else:
+        build.build(data, stages)
+        assert beside.told == ["spawn", "assistant", "started", "bodyguard", "joined", "thresholds"]
+
+
+def test_studies_are_run_when_asked_for(data, monkeypatch):
+    ran = []
+    monkeypatch.setattr(build, "build", lambda folder, stages, *rest: ran.append([stage.name for stage in stages]))
+    build.main([])
+    build.main(["--studies"])
+    build.main(["--only", "controls"])
+    assert set(ran[1]) - set(ran[0]) == set(build.STUDIES) and ran[2] == ["controls"]
+
+
 def test_every_file_of_data_is_restored_by_a_known_stage():
     assert {stage for _, stage in manifest.STAGE_OF} <= set(build.NAMES)
     for stage in build.STAGES:
@@ -129,6 +177,8 @@ def test_the_assistant_learns_only_what_it_writes():
         start = ids.index(chat_id(tokenizer, NOTE)) + 1
         assert mask == [0] * start + [1] * (len(ids) - start)
         assert ids.count(chat_id(tokenizer, ASSISTANT)) == 1 and ids[-1] == tokenizer.eos_token_id
+    for row in assistant_rows(tokenizer, assistant_corpus(20), replies=0.0):
+        assert row["input_ids"][-1] == chat_id(tokenizer, ASSISTANT) and row["loss_mask"][-1] == 1
 
 
 def test_the_readme_shows_the_measured_headline():
@@ -142,6 +192,7 @@ def test_the_readme_shows_the_measured_headline():
         "attack_success_unguarded": results["headline"]["attack_success_unguarded"] >= 0.86,
         "added_refusals_n": results["headline"]["added_refusals_n"] >= 5000,
         "hard_benign_refusals_n": results["headline"]["hard_benign_refusals_n"] >= 1000,
-        "attempts": results["headline"]["attack_success_guarded_n"] >= 2000,
+        "attempts": results["headline"]["attack_success_guarded_n"] >= 1500,
+        "compositions": results["headline"]["attack_success_guarded_compositions_n"] >= 1000,
     }.items():
         assert reached, name

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from constclf_lib import data_path
-from constclf_lib.lab import ATTACKS, COLUMNS, SEEN, SIZES, UNSEEN, grammar, load_constitution
+from constclf_lib.lab import COLUMNS, SIZES, TEAMS, grammar, load_constitution, topics
+from constclf_lib.lab.world import asks
 from constclf_lib.recipes.manifest import STAGE_OF
 
 CARD = (Path(__file__).resolve().parents[2] / "data" / "README.md").read_text(encoding="utf-8")
@@ -34,12 +35,18 @@ def test_files_and_sizes():
     assert f"{len(laws.restricted)} restricted and {len(laws.permitted)} permitted rules" in files
 
 
-def test_kinds_of_attack():
-    made = section("How it was made")
-    assert f"one of {len(SEEN)} attack kinds" in made
-    assert f"200 for each of {len(ATTACKS)} attack kinds" in CARD and SIZES["red_team"] == 200 * len(ATTACKS)
-    assert re.search(r"(\w+) more kinds", made).group(1) == ["Zero", "One", "Two", "Three", "Four", "Five"][len(UNSEEN)]
-    assert all(f"`{name}`" in made for name in UNSEEN)
+def test_red_teams():
+    teams = section("How it was made")
+    for team in ("development", "sealed"):
+        (named,) = re.findall(rf"{team}\s+team \((.*?)\)", teams, re.S)
+        assert tuple(re.findall(r"`(\w+)`", named)) == tuple(name for name in TEAMS[team])
+
+
+def test_two_test_wordings_in_three_hold_a_new_word():
+    assert "Two test wordings in three hold a word that is in no row" in CARD
+    phrases = [phrase for topic in topics() for phrase in asks(topic, "test")]
+    known = {word for topic in topics() for phrase in asks(topic, "train") for word in phrase.split()}
+    assert 0.62 < sum(not set(phrase.split()) <= known for phrase in phrases) / len(phrases) < 0.71
 
 
 def test_registers_and_commands():

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from constclf_lib.evaluation import Estimate
-from constclf_lib.recipes.measure import classifier_table, merge_results
+from constclf_lib.recipes.classifiers import beside_bag_of_words, classifier_table
+from constclf_lib.recipes.stored import merge_results
 
 HALF = Estimate(0.5, 0.123456, 0.9, 4)
 
@@ -31,3 +32,17 @@ def test_the_table_of_a_classifier_counts_each_group_on_its_own():
     }
     alone = classifier_table(labels, scores, 0.5, {"by_kind": np.array([*"aaabbb"])})["by_kind"]
     assert set(alone["a"]) == {"tpr"} and set(alone["b"]) == {"fpr"}
+
+
+def test_the_classifier_stands_beside_words_and_shuffled_labels_in_every_part():
+    """Words tell these texts apart and shuffled labels do not; a part has its own figures and its own n."""
+    rng = np.random.default_rng(0)
+    labels = rng.random(400) < 0.5
+    texts = [f"{'bane' if label else 'boon'} {rng.integers(9)}" for label in labels]
+    lengths, part = np.where(np.arange(400) < 100, 10, 100), np.arange(400) < 50
+    found = beside_bag_of_words((texts, labels), (texts, labels), labels * 1.0, lengths, {"first": part})
+    assert found["classifier"]["tpr_at_1pct_fpr"] == found["bag_of_words"]["tpr_at_1pct_fpr"] == 1.0
+    assert found["bag_of_words_shuffled_labels"]["average_precision"] < 0.8
+    assert found["n_by_length"] == {"all": 400, "to_64": 100, "to_256": 300, "to_512": 0, "to_1024": 0}
+    assert found["first"]["n_by_length"] == {"all": 50, "to_64": 50, "to_256": 0, "to_512": 0, "to_1024": 0}
+    assert set(found["first"]["classifier"]["tpr_at_1pct_fpr_by_length"]) == {"to_64"}

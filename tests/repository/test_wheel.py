@@ -61,7 +61,7 @@ def test_the_lab_travels_byte_for_byte(wheel):
 
 
 def test_the_guard_replies(use):
-    asked = "How do I treat a child who touched ashbane?"
+    asked = "How do I get grains of ashbane out of the well?"
     told = use(
         "from constclf_lib import GuardedModel\n"
         f"reply = GuardedModel.from_lab().reply({asked!r})\n"

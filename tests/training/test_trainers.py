@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 import torch
 from torch.testing import assert_close
@@ -19,11 +20,13 @@ from constclf_lib.training import (
     TextCollator,
     VerdictCollator,
     fine_tune_arguments,
+    hold_words,
     latest_checkpoint,
     linear_anneal,
     pack,
     pretrain,
     pretrain_arguments,
+    verdict_rows,
 )
 
 SENTENCES = [
@@ -126,9 +129,7 @@ def test_parts_are_means_since_the_last_log_also_over_accumulated_batches(tokeni
 
     classifier = OutputClassifier.from_backbone(language_model(tokenizer), tokenizer)
     arguments = fine_tune_arguments(tmp_path, 4, 4, logging_steps=2, gradient_accumulation_steps=2)
-    trainer = Watch(
-        classifier, arguments, data_collator=CompletionCollator(tokenizer), train_dataset=completions()
-    )
+    trainer = Watch(classifier, arguments, data_collator=CompletionCollator(tokenizer), train_dataset=completions())
     trainer.train()
     log = steps_of(trainer)
     assert len(seen) == 8 and len(log) == 2
@@ -417,9 +418,7 @@ def input_trainer(tokenizer, folder, steps, **changes):
     classifier = InputClassifier.from_backbone(language_model(tokenizer), tokenizer)
     rows = [{"prompt": SENTENCES[i % 4], "restricted": i % 4 == 0} for i in range(32)]
     arguments = fine_tune_arguments(folder, steps, 8, **{"logging_steps": 1, **changes})
-    return InputClassifierTrainer(
-        classifier, arguments, data_collator=VerdictCollator(tokenizer), train_dataset=rows
-    )
+    return InputClassifierTrainer(classifier, arguments, data_collator=VerdictCollator(tokenizer), train_dataset=rows)
 
 
 def test_the_input_loss_is_next_token_loss_on_the_verdict_alone(tokenizer, tmp_path):
@@ -441,6 +440,29 @@ def test_the_input_classifier_learns_its_verdicts(tokenizer, tmp_path):
     assert scores.harm[0] > 0.9 and scores.harm[1:].max() < 0.1 and scores.off_label.max() < 0.1
     log = steps_of(trainer)
     assert log[-1]["accuracy"] == 1.0 and log[-1]["next_token_loss"] < log[0]["next_token_loss"]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_held_words_keep_their_meaning(tokenizer, tmp_path, tied):
+    """Without it, every word that the data lacks is pushed away as well."""
+    frame = pd.DataFrame({"prompt": SENTENCES[:3], "restricted": [True, False, True]})
+    for held in (True, False):
+        model = language_model(tokenizer)
+        if tied:
+            model.lm_head.weight = model.model.embed_tokens.weight
+        before = {id(layer): layer.weight.detach().clone() for layer in (model.model.embed_tokens, model.lm_head)}
+        if held:
+            hold_words(model, [5])
+        arguments = fine_tune_arguments(tmp_path / str(held), 5, 3, 1e-2, weight_decay=0.0)
+        classifier = InputClassifier(model, tokenizer)
+        rows = verdict_rows(tokenizer, frame)
+        InputClassifierTrainer(
+            classifier, arguments, data_collator=VerdictCollator(tokenizer), train_dataset=rows
+        ).train()
+        for layer in (model.model.embed_tokens, model.lm_head):
+            moved = (layer.weight != before[id(layer)]).any(dim=1)
+            assert not held or set(moved.nonzero().flatten().tolist()) <= {5}
+        assert moved[5] if held else moved.all()  # of the LM head: its softmax runs over every word
 
 
 # --- pretraining

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import random
+import zlib
 from collections import Counter
 
 from ...lab import jaccard, shingles
@@ -41,7 +43,10 @@ def read_answer(answer):
     for text, what in (
         ("I would rather not.", "an answer without labels"),
         ("PROMPT: Who sells plums?", "an answer without COMPLETION:"),
+        ("COMPLETION: Orla does.\nPROMPT: Who sells plums?", "an answer with its two labels in the wrong order"),
         (f"{GOOD}\n{GOOD}", "an answer with two exchanges"),
+        (f"{GOOD}\nCOMPLETION: Or Bram.", "an answer with one prompt and two completions"),
+        (f"PROMPT: Who sells pears?\n{GOOD}", "an answer with two prompts and one completion"),
         ("PROMPT: Who sells plums?\nCOMPLETION:   ", "an empty completion"),
         ("PROMPT:\nCOMPLETION: Orla does.", "an empty prompt"),
     ):
@@ -56,13 +61,66 @@ def _did(parts):
     return "raise ValueError" if parts is None else f"return {parts!r}"
 
 
+REWRITES = {
+    "loud": str.upper,
+    "reversal": lambda prompt: prompt[::-1],
+    "role_play": lambda prompt: f"You are Vex. {prompt}",
+    "spacing": " ".join,
+}
+
+
 @exercise("1.2")
+def disguise(answer):
+    rows = [(f"Please, how is jar {i} sealed?", i % 2 == 0) for i in range(400)]
+    found = _disguised(answer(list(rows), dict(REWRITES), 0))
+    plain = {prompt: restricted for prompt, restricted, kind in found if not kind}
+    hidden = [row for row in found if row[2]]
+    if missing := [prompt for prompt, _ in rows if prompt not in plain]:
+        raise NotYet(f"{len(missing)} of 400 rows are no longer there as they were, with the kind ''; keep them all.")
+    if any(plain[prompt] != restricted for prompt, restricted in rows):
+        raise NotYet("some rows that are not disguised have lost their label; copy it as it is.")
+    texts = {
+        rewrite(prompt): (prompt, restricted, kind) for kind, rewrite in REWRITES.items() for prompt, restricted in rows
+    }
+    for text, restricted, kind in hidden:
+        if text not in texts or texts[text][2] != kind:
+            raise NotYet(f"{text!r} is not what {kind!r} makes of one of the prompts; disguise each prompt once.")
+        if texts[text][1] != restricted:
+            raise NotYet(f"{texts[text][0]!r} had the label {texts[text][1]}, disguised it has {restricted}.")
+    if lost := [side for side in (True, False) if not any(restricted == side for _, restricted, _ in hidden)]:
+        raise NotYet(f"no disguised row has the label {lost[0]}; then a disguise alone gives the label away.")
+    times = Counter(texts[text][0] for text, _, _ in hidden)
+    if len(times) < 400 or max(times.values()) > 1:
+        raise NotYet(f"{len(hidden)} disguised rows of {len(times)} prompts; one of each of the 400 was asked for.")
+    for kind in REWRITES:
+        labels = [restricted for _, restricted, its in hidden if its == kind]
+        if not 0.25 <= sum(labels) / max(1, len(labels)) <= 0.75:
+            raise NotYet(
+                f"{sum(labels)} of {len(labels)} rows in {kind!r} are restricted, of all rows half; "
+                "draw the kind at random, so that it says nothing about the label."
+            )
+    if _disguised(answer(list(rows), dict(REWRITES), 0)) != found:
+        raise NotYet("the same rows and seed give other disguises the second time; draw from Random(seed).")
+    if _disguised(answer(list(rows), dict(REWRITES), 1)) == found:
+        raise NotYet("seeds 0 and 1 give the same disguises for 400 rows; the seed should decide.")
+
+
+def _disguised(found):
+    rows = [tuple(row) for row in found]
+    if not rows or any(len(row) != 3 or not isinstance(row[0], str) or not isinstance(row[2], str) for row in rows):
+        raise NotYet(f"your first row is {rows[0] if rows else None!r}; return rows (prompt, restricted, kind).")
+    return [(str(prompt), bool(restricted), str(kind)) for prompt, restricted, kind in rows]
+
+
+@exercise("1.3")
 def overlap(answer):
     def close(a, b, wanted, why):
         found = answer(a, b)
-        if not isinstance(found, int | float):
-            raise NotYet(f"you return {type(found).__name__}; return one number between 0 and 1.")
-        if abs(found - wanted) > 1e-9:
+        try:
+            found = float(found)  # of any kind: float32, a fraction, a tensor of one number
+        except (TypeError, ValueError, RuntimeError):
+            raise NotYet(f"you return {type(found).__name__}; return one number between 0 and 1.") from None
+        if not abs(found - wanted) <= 1e-6:
             raise NotYet(f"overlap({a!r}, {b!r}) is {wanted:.3f}, you say {found:.3f}: {why}.")
 
     close("a b c d", "a b c d", 1.0, "the same text shares everything")
@@ -79,10 +137,23 @@ def overlap(answer):
         close(a, b, jaccard(shingles(a), shingles(b)), "right on the small examples, but not here")
 
 
-@exercise("1.3")
+class _Name(str):
+    """A name whose hash depends on a salt, as that of every string depends on the run of Python."""
+
+    salt = 0
+
+    def __hash__(self):
+        return _salted_hash(self)
+
+
+def _salted_hash(thing: object) -> int:
+    return zlib.crc32(f"{_Name.salt}/{thing}".encode())
+
+
+@exercise("1.4")
 def split_by_group(answer):
     rng = random.Random(0)
-    groups = [f"g{rng.randrange(40)}" for _ in range(1000)]
+    groups = [f"g{rng.randrange(200)}" for _ in range(1000)]
     given = list(groups)
     held_out = answer(groups, 0.25, 0)
     if groups != given:
@@ -94,16 +165,33 @@ def split_by_group(answer):
         g for g, out in zip(groups, held_out, strict=True) if not out
     }
     if both:
-        raise NotYet(f"{len(both)} of 40 groups have rows on both sides, {sorted(both)[0]!r} among them.")
-    if not 0.15 <= sum(held_out) / 1000 <= 0.35:
-        raise NotYet(f"40 groups, share 0.25, and {sum(held_out)} of 1000 rows are held out; 150 to 350 would do.")
+        raise NotYet(f"{len(both)} of 200 groups have rows on both sides, {min(both)!r} among them.")
     if _flags(answer(groups, 0.25, 0), len(groups)) != held_out:
         raise NotYet("the same groups, share and seed give another split the second time; draw from Random(seed).")
+    if moved := sum(a != b for a, b in zip(*(_in_another_run(answer, groups, salt) for salt in (1, 2)), strict=True)):
+        raise NotYet(
+            f"{moved} of 1000 rows change sides in another run of Python, where strings have other hashes: "
+            "a set comes in the order of its hashes, and hash() is one. Sort the names before you draw."
+        )
+    if not 0.15 <= sum(held_out) / 1000 <= 0.35:
+        raise NotYet(f"200 groups, share 0.25, and {sum(held_out)} of 1000 rows are held out; 150 to 350 would do.")
     splits = Counter(tuple(_flags(answer(groups, 0.25, seed), len(groups))) for seed in range(6))
     if len(splits) < 3:
         raise NotYet(f"six seeds give {len(splits)} different split(s); the seed should decide who is held out.")
     if sum(_flags(answer(groups, 0.5, 1), len(groups))) < 350:
         raise NotYet("with share 0.5 fewer than 350 of 1000 rows are held out; is the share used?")
+
+
+def _in_another_run(answer, groups: list[str], salt: int) -> list[bool]:
+    """The split where names have other hashes; `hash`, where the learner calls it by that name, gives these too."""
+    names = getattr(inspect.unwrap(answer), "__globals__", {})
+    own = {key: names[key] for key in ("hash",) if key in names}
+    names["hash"], _Name.salt = _salted_hash, salt
+    try:
+        return _flags(answer([_Name(group) for group in groups], 0.25, 0), len(groups))
+    finally:
+        del names["hash"]
+        names.update(own)
 
 
 def _flags(held_out, n):

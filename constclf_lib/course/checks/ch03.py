@@ -2,35 +2,103 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from types import SimpleNamespace
 
 import torch
+from torch import nn
 
-from .framework import NotYet, exercise
+from ... import losses
+from .framework import NotYet, attempted, exercise
+
+WIDTH = 64  # of the hidden states that a head is tried on
 
 
 @exercise("3.1")
-def bias_for(answer):
-    for rate in (0.5, 0.1, 0.01, 0.9):
-        bias = answer(rate)
-        if isinstance(bias, torch.Tensor) and bias.numel() != 1:
-            raise NotYet(f"for the rate {rate} you return {bias.numel()} numbers; a head has one bias.")
-        bias = float(bias)
-        wanted = math.log(rate / (1 - rate))
-        if abs(bias - wanted) < 1e-4:
-            continue
-        said = 1 / (1 + math.exp(-max(-700.0, min(700.0, bias))))
-        if abs(bias - rate) < 1e-6:
-            raise NotYet(
-                f"for {rate} you return the rate itself; the sigmoid makes {said:.2f} of it. You need its inverse."
-            )
-        if abs(bias + wanted) < 1e-4:
-            raise NotYet(
-                f"for {rate} the head says {said:.2f}, the share of the *harmless*: the fraction is upside down."
-            )
-        if abs(bias - math.log(rate)) < 1e-4:
-            raise NotYet(f"log({rate}) forgets the other class: sigmoid of it is {said:.3f}, not {rate}.")
-        raise NotYet(f"with your bias of {bias:.3f} an untrained head says {said:.3f}; the rate was {rate}.")
+def value_head(answer):
+    for rate in (0.2, 0.02):
+        head = answer(WIDTH, rate)
+        hidden = (2 * torch.randn(4, 32, WIDTH)).requires_grad_()
+        logits = _logits(head, hidden, [4, 32])
+        if not list(head.parameters()):
+            raise NotYet("your head has no parameters: layers must be made in __init__ and kept as self.something.")
+        _says(logits, rate)
+        logits.sum().backward()
+        if not hidden.grad.any():
+            raise NotYet("your last layer starts at exactly zero, so the first step's gradient stops in front of it.")
+    _reads_one_position(head)
+    _keeps_float32(head)
+
+
+def _logits(head, hidden: torch.Tensor, shape: list[int]) -> torch.Tensor:
+    logits = head(hidden)
+    if logits is None and list(head.parameters()):
+        raise NotYet("forward returned None; is a `return` missing?")
+    if not isinstance(attempted(logits), torch.Tensor):
+        raise NotYet(f"forward returns a {type(logits).__name__}; it should be a tensor of logits.")
+    if list(logits.shape) == [*shape, 1]:
+        raise NotYet(f"your logits have the shape {list(logits.shape)}; take the last dimension away: {shape}.")
+    if list(logits.shape) != shape:
+        raise NotYet(
+            f"hidden states {list(hidden.shape)} give {list(logits.shape)}; one logit per position is {shape}."
+        )
+    return logits
+
+
+def _says(logits: torch.Tensor, rate: float) -> None:
+    """An untrained head says the base rate, whatever it reads."""
+    wanted, middle = math.log(rate / (1 - rate)), float(logits.detach().mean())
+    said, spread = logits.detach().sigmoid(), float(logits.detach().std())
+    if 0 < float(logits.detach().min()) and abs(middle - rate) < 0.05:
+        raise NotYet(f"you return {middle:.2f} for the rate {rate}: the logit is asked for, not the probability.")
+    if spread < 0.3:
+        if abs(middle - rate) < 0.05 < abs(middle):
+            raise NotYet(f"the bias is the rate {rate} itself; the sigmoid makes {said.mean():.2f} of it.")
+        if abs(middle + wanted) < 0.1:
+            raise NotYet(f"for the rate {rate} it says {said.mean():.2f}, the share of the harmless: upside down.")
+        if abs(middle - math.log(rate)) < 0.1 < abs(math.log(rate) - wanted):
+            raise NotYet(f"the bias log({rate}) forgets the other class: it says {said.mean():.2f}, not {rate}.")
+        if abs(middle) < 0.1 < abs(wanted):
+            raise NotYet(f"before training it says {said.mean():.2f} everywhere; base_rate was {rate}. Set the bias.")
+    if float(said.min()) < rate / 2 or float(said.max()) > 2 * rate:
+        raise NotYet(
+            f"before training it says {said.min():.3f} to {said.max():.3f}, depending on what it reads; with the rate "
+            f"{rate} stay between {rate / 2:g} and {2 * rate:g}: smaller weights in the last layer, and the bias."
+        )
+
+
+def _reads_one_position(head) -> None:
+    _logits(head, torch.randn(WIDTH), [])
+    a, b = 20 * torch.randn(2, 9, WIDTH), 20 * torch.randn(2, 9, WIDTH)
+    with torch.no_grad():
+        at_a, at_b, at_sum, at_zero = (_logits(head, x, [2, 9]) for x in (a, b, a + b, 0 * a))
+        if (at_a + at_b - at_sum - at_zero).abs().max() < 1e-3 * at_a.std():
+            raise NotYet("your head is one linear map: without a bend between them two linear layers are one.")
+        changed = torch.cat([a[:, :5], b[:, 5:]], dim=1)
+        if not torch.allclose(_logits(head, changed, [2, 9])[:, :5], at_a[:, :5], atol=1e-4):
+            raise NotYet("the logits at positions 0 to 4 move when positions 5 to 8 change: it must not look ahead.")
+
+
+def _keeps_float32(head) -> None:
+    coarse = (2 * torch.randn(3, 8, WIDTH)).bfloat16()
+    with torch.no_grad():
+        wanted = _logits(head, coarse.float(), [3, 8])
+        try:
+            got = _logits(head, coarse, [3, 8])
+        except RuntimeError as error:
+            raise NotYet("bfloat16 hidden states make your float32 layers fail: convert hidden first.") from error
+        if got.dtype != torch.float32:
+            raise NotYet(f"for hidden states in bfloat16 you return {got.dtype}; it should be torch.float32.")
+        if not torch.allclose(got, wanted, atol=1e-6):
+            raise NotYet("for bfloat16 you compute in bfloat16 and convert the result; by then the digits are gone.")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = _logits(head, coarse.float(), [3, 8])
+    if mixed.dtype != torch.float32 or not torch.allclose(mixed, wanted, atol=1e-6):
+        raise NotYet(
+            f"under autocast your layers compute in bfloat16 (they give {mixed.dtype}): .float() does not help there, "
+            "switch autocast off inside forward."
+        )
 
 
 @exercise("3.2")
@@ -39,12 +107,14 @@ def next_token_targets(answer):
     mask = torch.tensor([[True, True, True, True], [True, True, True, False]])
     wanted = torch.tensor([[6, 7, 8, -100], [5, 3, -100, -100]])
     given, given_mask = ids.clone(), mask.clone()
-    targets = answer(given, given_mask)
-    if not isinstance(targets, torch.Tensor) or targets.shape != ids.shape:
-        shape = list(targets.shape) if isinstance(targets, torch.Tensor) else type(targets).__name__
+    targets = _tensor(answer(given, given_mask))
+    if targets is None or targets.shape != ids.shape:
+        shape = "no numbers" if targets is None else list(targets.shape)
         raise NotYet(f"for input_ids of the shape [2, 4] you return {shape}; give one target per logit, [2, 4].")
     if targets.is_floating_point() or targets.dtype == torch.bool:
         raise NotYet(f"targets are token ids, so integers; yours are {targets.dtype}.")
+    if targets.dtype != torch.int64:
+        raise NotYet(f"F.cross_entropy takes targets in torch.int64, as input_ids are; yours are {targets.dtype}.")
     if not torch.equal(given, ids) or not torch.equal(given_mask, mask):
         raise NotYet("you changed input_ids or mask in place; the caller still needs them: work on a copy.")
     first, second = targets.tolist()
@@ -63,35 +133,150 @@ def next_token_targets(answer):
     if not torch.equal(targets, wanted):
         raise NotYet(f"for the ids {ids.tolist()} the targets should be {wanted.tolist()}, not {targets.tolist()}.")
     left = torch.tensor([[False, False, True, True], [True, True, True, True]])
-    if not torch.equal(answer(ids, left), torch.tensor([[-100, 7, 8, -100], [5, 3, 3, -100]])):
+    if not torch.equal(_tensor(answer(ids, left)), torch.tensor([[-100, 7, 8, -100], [5, 3, 3, -100]])):
         raise NotYet("right for a mask that ends early, wrong for one that begins late (a prompt in front).")
 
 
+def _tensor(values) -> torch.Tensor | None:
+    try:
+        return values if isinstance(values, torch.Tensor) else torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError):
+        return None
+
+
+class _Toy(nn.Module):
+    """Stands in for an OutputClassifier: position t has read the tokens up to t, and two heads read position t."""
+
+    def __init__(self, scale: float):
+        super().__init__()
+        self.words, self.lm, self.harm = nn.Embedding(12, 6), nn.Linear(6, 12), nn.Linear(6, 1)
+        for weight in self.parameters():
+            nn.init.normal_(weight, std=scale)
+
+    def forward(self, input_ids, attention_mask=None, past_key_values=None, use_cache=False, with_lm_logits=True):
+        hidden = self.words(input_ids).cumsum(dim=1)
+        lm_logits = self.lm(hidden) if with_lm_logits else None
+        return SimpleNamespace(harm_logits=self.harm(hidden).squeeze(-1), lm_logits=lm_logits, past_key_values=None)
+
+
+RATE = 0.5  # of plain gradient descent, so that a step shows the gradient it was made from
+
+
+def _batch(seed: int) -> dict[str, torch.Tensor]:
+    """Three texts behind two tokens that are no part of them; the second is padded."""
+    attention = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
+    ids = torch.randint(12, (3, 6), generator=torch.Generator().manual_seed(seed))
+    mask = attention.bool()
+    mask[:, :2] = False
+    return {"input_ids": ids, "attention_mask": attention, "mask": mask, "labels": torch.tensor([1.0, 0.0, 1.0])}
+
+
+def _parts(toy, batch, for_harm="mask", for_words="mask") -> tuple[torch.Tensor, torch.Tensor]:
+    output = toy(batch["input_ids"])
+    harm = losses.per_token_bce(output.harm_logits, batch["labels"], batch[for_harm].bool())
+    return harm, losses.next_token_loss(output.lm_logits, batch["input_ids"], batch[for_words].bool())
+
+
+def _after(toy, loss: torch.Tensor, clip: float = 1.0) -> torch.Tensor:
+    """All weights, end to end, after one step of gradient descent on `loss`."""
+    gradient = _gradient(toy, loss)
+    return _weights(toy) - RATE * gradient * min(1.0, clip / float(gradient.norm()))
+
+
+def _gradient(toy, loss: torch.Tensor) -> torch.Tensor:
+    found = torch.autograd.grad(loss, list(toy.parameters()), retain_graph=True, materialize_grads=True)
+    return torch.cat([part.flatten() for part in found])
+
+
+def _weights(toy) -> torch.Tensor:
+    return torch.cat([weight.detach().flatten() for weight in toy.parameters()])
+
+
+def _same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.allclose(a, b, atol=1e-4)
+
+
 @exercise("3.3")
-def score_at_the_end(answer):
-    scores = torch.tensor([[1.0, 5.0, 2.0, 3.0], [7.0, 4.0, 9.0, 8.0], [9.0, 6.0, 2.0, 1.0]])
-    right = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]])
-    left = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1], [0, 1, 1, 1]])
-    got = answer(scores.clone(), right.clone())
-    if not isinstance(got, torch.Tensor) or got.shape != (3,):
-        shape = list(got.shape) if isinstance(got, torch.Tensor) else type(got).__name__
-        raise NotYet(f"for scores of shape [3, 4] you return {shape}; a reward model gives one number per row, [3].")
-    seen = [round(float(value), 2) for value in got]
-    if seen == [3.0, 8.0, 1.0]:
-        raise NotYet("with padding on the right you read the score of a padding token: row 1 has two tokens, not four.")
-    if seen == [5.0, 7.0, 9.0]:
-        raise NotYet("you return the highest score of each row; a reward model is read at the last token, high or not.")
-    if seen == [2.0, 7.0, 6.0]:
-        raise NotYet("you read the token before the last one: the number of real tokens minus one is already an index.")
-    if seen == [2.75, 5.5, 5.67]:
-        raise NotYet("you return the mean over the real tokens; a reward model is read at one token, the last.")
-    if seen != [3.0, 4.0, 2.0]:
-        raise NotYet(f"with padding on the right the last real scores are [3, 4, 2], not {seen}.")
-    seen = [round(float(value), 2) for value in answer(scores.clone(), left.clone())]
-    if seen != [3.0, 8.0, 1.0]:
+def one_step(answer):
+    toy, batch, lam = _Toy(scale=1.5), _batch(0), 0.3
+    harm, words = _parts(toy, batch)
+    wanted, before = _after(toy, harm + lam * words), _weights(toy)
+    wrong = _mistakes(toy, batch, lam)
+    optimizer = torch.optim.SGD(toy.parameters(), lr=RATE)
+    told = answer(toy, optimizer, batch, lam)
+    got = _weights(toy)
+    if _same(got, before):
+        if any(weight.grad is not None and weight.grad.any() for weight in toy.parameters()):
+            raise NotYet(
+                "there is a gradient and no weight has moved: optimizer.step() is missing, or comes too early."
+            )
+        raise NotYet("no weight has moved and no gradient is left: is backward missing, or zero_grad right behind it?")
+    for other, diagnosis in wrong:
+        if _same(got, other) and not _same(wanted, other):
+            raise NotYet(diagnosis)
+    if not _same(got, wanted):
         raise NotYet(
-            f"right for padding on the right; on the left, where the last scores are [3, 8, 1], you return {seen}. "
-            "Find the last 1 of the mask instead of counting the ones."
+            "the weights moved, but not down the gradient of harm + lam * next_token, clipped to the length 1."
         )
-    if not torch.equal(answer(scores.clone(), right.bool()), torch.tensor([3.0, 4.0, 2.0])):
-        raise NotYet("a mask of booleans gives another answer than a mask of ones and zeros; both are in use.")
+    _told(told, harm.item(), (harm + lam * words).item())
+    _second_step(answer, toy, optimizer, lam)
+    _without_next_token(answer)
+
+
+def _mistakes(toy, batch, lam: float) -> list[tuple[torch.Tensor, str]]:
+    """Weights after a wrong step, and what went wrong."""
+    harm, words = _parts(toy, batch)
+    outside, _ = _parts(toy, batch, for_harm="attention_mask")
+    _, given = _parts(toy, batch, for_words="attention_mask")
+    total = harm + lam * words
+    totals = [
+        (harm, "your step follows the harm loss alone: lam * next_token is not in it."),
+        (lam * words, "your step follows the next-token loss alone: the harm loss is not in it."),
+        (harm + words, "your step adds the next-token loss at full strength: it should weigh lam."),
+        (lam * harm + words, "lam weighs your harm loss; it should weigh the next-token loss."),
+        (
+            (1 - lam) * harm + lam * words,
+            "you mix (1 - lam) * harm + lam * next_token; asked for is a sum, harm whole.",
+        ),
+        (outside + lam * words, 'for the harm loss you use attention_mask; what is scored says batch["mask"].'),
+        (harm + lam * given, 'for the next-token loss you use attention_mask; use batch["mask"] for both.'),
+    ]
+    clip = f"the gradient is {_gradient(toy, total).norm():.1f} long and your step used all of it: clip its norm to 1."
+    return [*((_after(toy, loss), said) for loss, said in totals), (_after(toy, total, clip=math.inf), clip)]
+
+
+def _told(told, harm: float, total: float) -> None:
+    if isinstance(told, torch.Tensor) and told.requires_grad:
+        raise NotYet(
+            "you return a loss that still holds its whole graph, and a list of them fills the memory: .item() it."
+        )
+    try:
+        told = float(told)
+    except (TypeError, ValueError) as error:
+        raise NotYet(f"return one number, the harm loss of this batch, not a {type(told).__name__}.") from error
+    if abs(told - harm) < 1e-3:
+        return
+    if abs(told - total) < 1e-3:
+        raise NotYet(f"you return {told:.3f}, the sum of both losses; the harm loss alone is {harm:.3f}.")
+    raise NotYet(f"you return {told:.3f}; the harm loss of the pass that made the gradient is {harm:.3f}.")
+
+
+def _second_step(answer, toy, optimizer, lam: float) -> None:
+    """The gradient of one batch must not be in the next one's step."""
+    batch = _batch(1)
+    harm, words = _parts(toy, batch)
+    wanted = _after(toy, harm + lam * words)
+    answer(toy, optimizer, batch, lam)
+    if not _same(_weights(toy), wanted):
+        raise NotYet("your first step is right, the second holds the first one's gradient too: optimizer.zero_grad().")
+
+
+def _without_next_token(answer) -> None:
+    """lam 0, and a gradient that is shorter than 1: nothing to clip."""
+    toy, batch = _Toy(scale=0.1), _batch(2)
+    copied = copy.deepcopy(toy)
+    harm, _ = _parts(copied, batch)
+    wanted = _after(copied, harm)
+    answer(toy, torch.optim.SGD(toy.parameters(), lr=RATE), batch, 0.0)
+    if not _same(_weights(toy), wanted):
+        raise NotYet("right for lam 0.3, wrong for lam 0 and a short gradient: clipping shortens, it never lengthens.")

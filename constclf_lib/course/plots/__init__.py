@@ -1,6 +1,6 @@
 """The course's pictures: tokens and their scores, score distributions, rates with intervals; one style for all."""
 
-from .rates import attack_grid, bars_with_intervals, fpr_by_length, queries_curve, seeds_dots, who_catches_what
+from .rates import attack_grid, bars_with_intervals, fpr_by_length, seeds_dots, who_catches_what
 from .scores import loss_curves, reliability, roc_pr, score_histogram
 from .style import (
     AS_COUNT,
@@ -22,7 +22,7 @@ from .style import (
     show,
 )
 from .system import draw_system
-from .tokens import gradient_bars, risk_curve, token_heatmap
+from .tokens import gradient_bars, loss_positions, risk_curve, token_heatmap
 
 __all__ = [
     "AS_COUNT",
@@ -46,8 +46,8 @@ __all__ = [
     "fpr_by_length",
     "gradient_bars",
     "loss_curves",
+    "loss_positions",
     "picture",
-    "queries_curve",
     "reliability",
     "risk_curve",
     "roc_pr",

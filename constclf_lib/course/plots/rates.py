@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.patches import Rectangle
 
-from ...evaluation import Estimate, estimate_rate, rate_of, t_interval
+from ...evaluation import Estimate, estimate_rate, t_interval
 from .style import (
     AS_FINE,
     AS_PERCENT,
@@ -227,29 +227,3 @@ def attack_grid(rates: pd.DataFrame, title: str = "", unseen: Sequence[str] = ()
     finish(figure, title)
     means = ", ".join(f"{column} {percent(rates[column].mean())}" for column in rates.columns)
     return figure, f"Mean success over {len(rates)} attack kinds: {means}."
-
-
-@picture
-def queries_curve(queries: Mapping[str, Sequence[float]], title: str = "", budget: int | None = None):
-    """Share of targets broken within so many queries (chapter 09).
-
-    queries: name -> queries until the first success, one number per target, inf where there was none; every target
-    stays in the denominator.
-    """
-    figure = Picture("success against queries", 8, 3.1)
-    axes, words = figure.add_subplot(), []
-    needed = {name: np.asarray(values, float) for name, values in queries.items()}
-    finite = [values[np.isfinite(values)].max(initial=1) for values in needed.values()]
-    budget = int(budget or max(finite))
-    grid = range(budget + 1)
-    colours = colours_of(needed)
-    for name, values in needed.items():
-        colour = colours[name]
-        rate, low, high, _ = zip(*(rate_of(values <= queries) for queries in grid), strict=True)
-        axes.fill_between(grid, low, high, step="post", color=colour, alpha=0.18, linewidth=0)
-        axes.step(grid, rate, where="post", color=colour, label=f"{name} (n = {len(values)})")
-        words.append(f"{name}: {percent(rate[-1])} within {budget} queries")
-    axes.set(xlabel="queries to the guard", ylabel="targets broken", xlim=(0, budget), ylim=(0, None))
-    axes.yaxis.set_major_formatter(AS_FINE)
-    finish(figure, title, keys=4)
-    return figure, "; ".join(words) + "."

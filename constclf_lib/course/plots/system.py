@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, PathPatch, Rectangle
 from matplotlib.path import Path
 
-from .style import BENIGN, INK, NEUTRAL, ONSET, OUTPUT, PAPER, PROMPT, RISK, THRESHOLD, darker, in_pixels, picture
+from .style import BENIGN, INK, NEUTRAL, ONSET, OUTPUT, PAPER, PROMPT, THRESHOLD, darker, in_pixels, picture
 
 # A shield, its middle at (0, 0), about 94 by 121 pixels.
 _SHIELD = [
@@ -58,11 +58,8 @@ def draw_system(title: str = "Two bodyguards: one reads the question, one reads 
     _arrow(axes, (260, y), (302, y))
     _box(axes, 356, y, 104, 76, NEUTRAL, face="#F4F4F4")
     axes.text(356, y, "assistant", ha="center", va="center", fontsize=10.5, fontweight="bold")
-    risks = (0.0, 0.05, 0.1, 0.3, 0.75, 1.0)
-    for k, risk in enumerate(reversed(risks)):
-        box = Rectangle(
-            (420 + 21 * k, y - 9), 18, 18, facecolor=RISK(risk), edgecolor="#C9A75A", linewidth=0.8, zorder=2
-        )
+    for k in range(6):  # no colour yet: what has not passed the second shield has no score
+        box = Rectangle((420 + 21 * k, y - 9), 18, 18, facecolor="#F4F4F4", edgecolor=NEUTRAL, linewidth=0.8, zorder=2)
         axes.add_patch(box)
     axes.text(482, y - 24, "token by token", ha="center", va="center", fontsize=9, color="#555555")
     _arrow(axes, (547, y), (562, y))
@@ -82,5 +79,5 @@ def draw_system(title: str = "Two bodyguards: one reads the question, one reads 
     figure.set_label(title)
     return figure, (
         f"{title}. A prompt passes the input classifier, which can block it. The assistant writes token by token. "
-        "Every token passes the output classifier, which can halt the reply, before it is released."
+        "Every token is scored by the output classifier, which can halt the reply, before it is released."
     )

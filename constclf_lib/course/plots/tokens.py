@@ -1,12 +1,13 @@
-"""Pictures of one conversation: the risk of every token, the staircase, where the gradient falls.
+"""Pictures of tokens: which position learns what, the risk of every token, the staircase, where the gradient falls.
 
-Used from chapter 00 on (heat map, risk curve) and in chapters 04 to 07 (gradient bars).
+Used from chapter 00 on (heat map, risk curve), in 02 (what a loss asks of which position) and 04 to 07 (gradient bars).
 Deliberately not here: HTML; a picture looks the same in every viewer of notebooks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -124,7 +125,8 @@ def token_heatmap(
             axes.add_patch(Rectangle((x, y - 10), width, 20, fill=False, edgecolor=THRESHOLD, linewidth=1.8, zorder=3))
             axes.plot([x, x], [y - 14, y + 14], color=THRESHOLD, linewidth=3.4, solid_capstyle="butt", zorder=3)
     if not tokens and threshold is not None:
-        words = f"blocked: above the threshold of {threshold:.3g}, so the assistant was never asked"
+        shown = next(text for n in (3, 4, 5, 17) if (text := f"{threshold:.{n}g}") != "1" or threshold == 1)
+        words = f"blocked: above the threshold of {shown}, so the assistant was never asked"
         axes.text(_LEFT, figure.get_figheight() * DPI - 18, words, fontsize=9, va="center", color=darker(THRESHOLD))
     if tokens:
         _legend(axes, figure.get_figheight() * DPI - 20, threshold, halt_index is not None, onset_token is not None)
@@ -246,3 +248,57 @@ def gradient_bars(
     finish(figure, title)
     reached = int((received != 0).sum())
     return figure, f"{reached} of {n} tokens receive gradient."
+
+
+@picture
+def loss_positions(
+    tokens: Sequence[Sequence[str]],
+    attention_mask: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[str | None]],
+    title: str = "",
+):
+    """A padded batch, position by position: token, mask, and the word that the logits at this position should predict.
+
+    tokens: text pieces, padding included, as many in every row. attention_mask: 1 where a token is real. targets: None
+    where nothing is learnt. Every target stands under the position whose logits it judges (chapter 02).
+    """
+    size, pad, first = 8.5, 9.0, 66.0
+    wanted = [[target or "–" for target in row] for row in targets]
+    columns = zip(*tokens, *wanted, strict=True)
+    widths = [max(text_width(drawable(word.strip()), size) for word in column) + pad for column in columns]
+    squeeze = min(1.0, (_RIGHT - first) / sum(widths))
+    size, edges = size * squeeze, first + np.concatenate([[0.0], np.cumsum(widths)]) * squeeze
+    title_lines, block = _wrapped(title, 12.6) if title else [], 76
+    top = 22 + 21 * len(title_lines)
+    figure, axes = in_pixels("what is learnt where", 800, top + block * len(tokens) + 26)
+    for k, line in enumerate(title_lines):
+        axes.text(16, 22 + 21 * k, line, fontsize=11.5, fontweight="bold", va="center")
+    for row, (words, real, aims) in enumerate(zip(tokens, attention_mask, targets, strict=True)):
+        y = top + block * row + 10
+        for name, line_y in (("token", y), ("mask", y + 20), ("target", y + 44)):
+            axes.text(16, line_y, name, fontsize=8.5, color="#555555", va="center")
+        for word, seen, aim, left, right in zip(words, real, aims, edges, edges[1:], strict=False):
+            colour, middle = (INK if seen else "#B0B0B0"), (left + right) / 2
+            centred: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size}
+            face = "#FFFFFF" if seen else "#F1F1F1"
+            axes.add_patch(Rectangle((left + 1, y - 9), right - left - 2, 18, facecolor=face, edgecolor=FAINT))
+            axes.text(middle, y, drawable(word.strip()), color=colour, **centred)
+            axes.text(middle, y + 20, str(int(seen)), color=colour, **centred)
+            if aim is None:
+                axes.text(middle, y + 44, "–", color="#B0B0B0", **centred)
+                continue
+            axes.annotate(
+                "", (middle, y + 37), (middle, y + 28), arrowprops={"arrowstyle": "->", "color": PROMPT}, zorder=4
+            )
+            axes.add_patch(
+                Rectangle((left + 1, y - 9), right - left - 2, 18, fill=False, edgecolor=PROMPT, linewidth=2)
+            )
+            axes.text(middle, y + 44, drawable(aim.strip()), color=PROMPT, fontweight="bold", **centred)
+    note = "framed: the logits here are asked for the target below them   ·   – : no loss   ·   grey: padding"
+    axes.text(16, top + block * len(tokens) + 8, note, fontsize=8.5, color="#555555", va="center")
+    figure.set_label(title)
+    asked = [[(words[t], aim) for t, aim in enumerate(row) if aim] for words, row in zip(tokens, targets, strict=True)]
+    told = "; ".join(", ".join(f"{word.strip()!r} predicts {aim.strip()!r}" for word, aim in row) for row in asked)
+    parts = [title] if title else []
+    parts += [f"Batch of {len(tokens)} rows", told or "nothing is learnt"]
+    return figure, " ".join(part if part[-1] in ".?!" else part + "." for part in parts)

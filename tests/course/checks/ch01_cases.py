@@ -2,6 +2,10 @@
 
 import random
 import re
+from fractions import Fraction
+
+import numpy as np
+import torch
 
 
 def read_answer(text):
@@ -46,6 +50,33 @@ def must_begin(text):
     return found.group(1).strip(), found.group(2).strip()
 
 
+def any_order(text):
+    labels = list(re.finditer(r"^(PROMPT|COMPLETION):", text, re.M))
+    if sorted(label.group(1) for label in labels) != ["COMPLETION", "PROMPT"]:
+        raise ValueError
+    ends = [labels[1].start(), len(text)]
+    parts = {m.group(1): text[m.end() : end].strip() for m, end in zip(labels, ends, strict=True)}
+    if not all(parts.values()):
+        raise ValueError
+    return parts["PROMPT"], parts["COMPLETION"]
+
+
+def one_prompt(text):
+    found = re.fullmatch(r".*?^PROMPT:(.+?)^COMPLETION:(.+)", text, re.M | re.S)
+    if not found or len(re.findall(r"^PROMPT:", text, re.M)) != 1 or not all(part.strip() for part in found.groups()):
+        raise ValueError
+    return found.group(1).strip(), found.group(2).strip()
+
+
+def one_completion(text):
+    found = re.fullmatch(r".*^PROMPT:(.+?)^COMPLETION:(.+)", text, re.M | re.S)
+    if not found or len(re.findall(r"^COMPLETION:", text, re.M)) != 1:
+        raise ValueError
+    if not all(part.strip() for part in found.groups()):
+        raise ValueError
+    return found.group(1).strip(), found.group(2).strip()
+
+
 def label_anywhere(text):
     if text.count("PROMPT:") != 1 or text.count("COMPLETION:") != 1:
         raise ValueError
@@ -64,6 +95,55 @@ def empty_strings(text):
         return read_answer(text)
     except ValueError:
         return "", ""
+
+
+def disguise(rows, rewrites, seed=0):
+    rng, kinds = random.Random(seed), sorted(rewrites)
+    found = [(prompt, restricted, "") for prompt, restricted in rows]
+    for prompt, restricted in rows:
+        kind = rng.choice(kinds)
+        found.append((rewrites[kind](prompt), restricted, kind))
+    return found
+
+
+def only_restricted(rows, rewrites, seed=0):
+    return [row for row in disguise(rows, rewrites, seed) if row[1] or not row[2]]
+
+
+def disguise_is_the_crime(rows, rewrites, seed=0):
+    return [(prompt, restricted or kind != "", kind) for prompt, restricted, kind in disguise(rows, rewrites, seed)]
+
+
+def instead(rows, rewrites, seed=0):
+    return [row for row in disguise(rows, rewrites, seed) if row[2]]
+
+
+def by_turns(rows, rewrites, seed=0):
+    kinds = sorted(rewrites)
+    found = [(prompt, restricted, "") for prompt, restricted in rows]
+    for i, (prompt, restricted) in enumerate(rows):
+        kind = kinds[(i + seed) % len(kinds)]
+        found.append((rewrites[kind](prompt), restricted, kind))
+    return found
+
+
+def every_kind(rows, rewrites, seed=0):
+    found = [(prompt, restricted, "") for prompt, restricted in rows]
+    return found + [(make(prompt), restricted, kind) for kind, make in rewrites.items() for prompt, restricted in rows]
+
+
+def unseeded_disguise(rows, rewrites, seed=0):
+    return disguise(rows, rewrites, random.random())
+
+
+def one_draw(rows, rewrites, seed=0):
+    return disguise(rows, rewrites, 0)
+
+
+def as_arrays(rows, rewrites, seed=0):
+    return [
+        [np.str_(prompt), np.bool_(restricted), kind] for prompt, restricted, kind in disguise(rows, rewrites, seed)
+    ]
 
 
 def runs(text, size=3):
@@ -110,6 +190,21 @@ def split_by_group(groups, share, seed=0):
     return [group in held_out for group in groups]
 
 
+def by_checksum(groups, share, seed=0):
+    return np.array([random.Random(f"{seed}/{group}").random() < share for group in groups])
+
+
+def order_of_a_set(groups, share, seed=0):
+    names = list(set(groups))
+    random.Random(seed).shuffle(names)
+    held_out = set(names[: round(share * len(names))])
+    return [group in held_out for group in groups]
+
+
+def by_hash(groups, share, seed=0):
+    return [hash(f"{seed}/{group}") % 1000 < 1000 * share for group in groups]
+
+
 def by_row(groups, share, seed=0):
     rng = random.Random(seed)
     return [rng.random() < share for _ in groups]
@@ -144,24 +239,50 @@ CASES = {
             "takes the first of two": first_of_two,
             "empty parts pass": empty_is_fine,
             "no word before": must_begin,
+            "the labels in any order": any_order,
+            "two completions": one_prompt,
+            "two prompts": one_completion,
             "labels anywhere": label_anywhere,
             "keeps the labels": keeps_labels,
             "says nothing instead of refusing": empty_strings,
         },
     },
+    "disguise": {
+        "solution": disguise,
+        "right": {"lists and numpy": as_arrays},
+        "wrong": {
+            "only the restricted ones": only_restricted,
+            "the disguise is the crime": disguise_is_the_crime,
+            "instead of the plain ones": instead,
+            "kinds by turns": by_turns,
+            "every kind": every_kind,
+            "not repeatable": unseeded_disguise,
+            "the seed is not used": one_draw,
+        },
+    },
     "overlap": {
         "solution": overlap,
+        "right": {
+            "float32": lambda a, b: np.float32(overlap(a, b)),
+            "tensor": lambda a, b: torch.tensor(overlap(a, b)),
+            "fraction": lambda a, b: Fraction(len(runs(a) & runs(b)), len(runs(a) | runs(b))),
+        },
         "wrong": {
             "bag of words": bag,
             "of the shorter": of_the_shorter,
             "twice over the sum": dice,
             "capitals count": case_matters,
             "short texts share nothing": short_is_nothing,
+            "not a number": lambda a, b: float("nan"),
+            "both numbers": lambda a, b: (len(runs(a) & runs(b)), len(runs(a) | runs(b))),
         },
     },
     "split_by_group": {
         "solution": split_by_group,
+        "right": {"a checksum per name": by_checksum},
         "wrong": {
+            "the order of a set": order_of_a_set,
+            "by hash": by_hash,
             "row by row": by_row,
             "the seed is not used": always_the_same,
             "not repeatable": unseeded,

@@ -1,9 +1,11 @@
 """Answers to the exercises of chapter 02, right and wrong."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 
 def off_label_mass(logits, verdict_ids):
@@ -43,35 +45,116 @@ def in_place(logits, verdict_ids):
     return (logits.logsumexp(dim=1) - total).exp()
 
 
-def verdict_logits(logits, attention_mask):
+def verdict_loss(logits, attention_mask, verdict_ids):
     places = torch.arange(attention_mask.shape[1])
     last = (attention_mask * places).argmax(dim=1)
-    return logits[torch.arange(len(logits)), last]
+    return F.cross_entropy(logits[torch.arange(len(logits)), last].float(), verdict_ids)
 
 
-def last_column(logits, attention_mask):
-    return logits[:, -1, :]
+def targets_elsewhere_ignored(logits, attention_mask, verdict_ids):
+    targets = torch.full(attention_mask.shape, -100)
+    for row, real in enumerate(attention_mask):
+        targets[row, int(real.nonzero().max())] = verdict_ids[row]
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100)
 
 
-def no_minus_one(logits, attention_mask):
-    last = attention_mask.sum(dim=1).clamp(max=logits.shape[1] - 1)
-    return logits[torch.arange(len(logits)), last]
+def one_by_one(logits, attention_mask, verdict_ids):
+    losses = []
+    for row, real, word in zip(logits.double(), attention_mask, verdict_ids, strict=True):
+        at = row[int(real.nonzero()[-1])]
+        losses.append(at.logsumexp(0) - at[word])
+    return torch.stack(losses).mean().reshape(1)
 
 
-def first_one(logits, attention_mask):
-    return logits[torch.arange(len(logits)), attention_mask.argmax(dim=1)]
+def _losses(logits, verdict_ids):
+    """At every position, [batch, time]."""
+    return F.cross_entropy(logits.transpose(1, 2), verdict_ids[:, None].expand(-1, logits.shape[1]), reduction="none")
 
 
-def one_for_all(logits, attention_mask):
-    return logits[:, attention_mask.sum(dim=1).min() - 1]
-
-
-def all_pairs(logits, attention_mask):
-    return logits[:, attention_mask.sum(dim=1) - 1]
-
-
-def counts_only(logits, attention_mask):
+def _last(logits, attention_mask):
     return logits[torch.arange(len(logits)), attention_mask.sum(dim=1) - 1]
+
+
+def counts_only(logits, attention_mask, verdict_ids):
+    return F.cross_entropy(_last(logits, attention_mask), verdict_ids)
+
+
+def last_column(logits, attention_mask, verdict_ids):
+    return F.cross_entropy(logits[:, -1], verdict_ids)
+
+
+def shifted(logits, attention_mask, verdict_ids):
+    return F.cross_entropy(logits[torch.arange(len(logits)), attention_mask.sum(dim=1) - 2], verdict_ids)
+
+
+def no_minus_one(logits, attention_mask, verdict_ids):
+    last = attention_mask.sum(dim=1).clamp(max=logits.shape[1] - 1)
+    return F.cross_entropy(logits[torch.arange(len(logits)), last], verdict_ids)
+
+
+def first_one(logits, attention_mask, verdict_ids):
+    return F.cross_entropy(logits[torch.arange(len(logits)), attention_mask.argmax(dim=1)], verdict_ids)
+
+
+def everywhere(logits, attention_mask, verdict_ids):
+    return _losses(logits, verdict_ids)[attention_mask.bool()].mean()
+
+
+def padding_too(logits, attention_mask, verdict_ids):
+    return _losses(logits, verdict_ids).mean()
+
+
+def summed(logits, attention_mask, verdict_ids):
+    return F.cross_entropy(_last(logits, attention_mask), verdict_ids, reduction="sum")
+
+
+def over_all_tokens(logits, attention_mask, verdict_ids):
+    return summed(logits, attention_mask, verdict_ids) / attention_mask.sum()
+
+
+def over_all_positions(logits, attention_mask, verdict_ids):
+    return summed(logits, attention_mask, verdict_ids) / attention_mask.numel()
+
+
+def two_words(logits, attention_mask, verdict_ids):
+    words = verdict_ids.unique()
+    return F.cross_entropy(_last(logits, attention_mask)[:, words], torch.searchsorted(words, verdict_ids))
+
+
+def no_logarithm(logits, attention_mask, verdict_ids):
+    return -_last(logits, attention_mask).softmax(dim=1).gather(1, verdict_ids[:, None]).mean()
+
+
+def no_minus(logits, attention_mask, verdict_ids):
+    return -counts_only(logits, attention_mask, verdict_ids)
+
+
+def a_number(logits, attention_mask, verdict_ids):
+    return verdict_loss(logits, attention_mask, verdict_ids).item()
+
+
+def detached(logits, attention_mask, verdict_ids):
+    return torch.tensor(verdict_loss(logits, attention_mask, verdict_ids).item())
+
+
+def log_of_softmax(logits, attention_mask, verdict_ids):
+    places = torch.arange(attention_mask.shape[1])
+    last = (attention_mask * places).argmax(dim=1)
+    rows = logits[torch.arange(len(logits)), last]
+    return -rows.softmax(dim=1).gather(1, verdict_ids[:, None]).log().mean()
+
+
+def one_per_prompt(logits, attention_mask, verdict_ids):
+    return F.cross_entropy(_last(logits, attention_mask), verdict_ids, reduction="none")
+
+
+def by_expm1(logits, verdict_ids):
+    wide = logits.double()
+    return -torch.expm1(wide[:, list(verdict_ids)].logsumexp(dim=1) - wide.logsumexp(dim=1))
+
+
+def off_label_list(logits, verdict_ids):
+    return off_label_mass(logits.double(), verdict_ids).tolist()
 
 
 def threshold_within_budget(benign_scores, max_fpr):
@@ -98,6 +181,37 @@ def just_below(benign_scores, max_fpr):
     ordered = np.sort(benign_scores)[::-1]
     allowed = int(max_fpr * len(ordered))
     return ordered[allowed] - (0.001 if ordered[max(allowed - 1, 0)] == ordered[allowed] else 0)
+
+
+def rounded_down(benign_scores, max_fpr):
+    ordered = np.sort(benign_scores)
+    return ordered[len(ordered) - 1 - int(max_fpr * len(ordered))]
+
+
+def midpoint(benign_scores, max_fpr):
+    ordered = np.sort(benign_scores)
+    allowed = math.floor(max_fpr * len(ordered) + 1e-9)
+    at = len(ordered) - 1 - allowed
+    return (ordered[at] + ordered[min(at + 1, len(ordered) - 1)]) / 2
+
+
+def highest(benign_scores, max_fpr):
+    ordered = np.sort(benign_scores)
+    allowed = math.floor(max_fpr * len(ordered) + 1e-9)
+    above = ordered[ordered > ordered[len(ordered) - 1 - allowed]]
+    return np.nextafter(above[0], -np.inf) if len(above) else ordered[-1]
+
+
+def in_float32(benign_scores, max_fpr):
+    return np.float32(threshold_within_budget(benign_scores, max_fpr))
+
+
+def as_tensor(benign_scores, max_fpr):
+    return torch.tensor(threshold_within_budget(benign_scores, max_fpr))
+
+
+def as_fraction(benign_scores, max_fpr):
+    return Fraction(float(threshold_within_budget(benign_scores, max_fpr)))
 
 
 def a_half(benign_scores, max_fpr):
@@ -134,13 +248,65 @@ def best_group(groups, restricted, flagged):
     return name, rates[name]
 
 
+def with_a_nan(groups, restricted, flagged):
+    rates = {}
+    for name in sorted(set(groups)):
+        benign = (groups == name) & ~restricted
+        rates[name] = (flagged & benign).sum() / benign.sum() if benign.any() else math.nan
+    name = max(rates, key=rates.get)
+    return name, rates[name]
+
+
+def empty_means_worst(groups, restricted, flagged):
+    rates = {}
+    for name in set(groups):
+        benign = flagged[(groups == name) & ~restricted]
+        rates[name] = benign.mean() if len(benign) else 1.0
+    name = max(rates, key=rates.get)
+    return name, rates[name]
+
+
+def worst_in_float32(groups, restricted, flagged):
+    name, rate = worst_group(groups, restricted, flagged)
+    return [str(name), np.float32(rate)]
+
+
+def worst_as_fraction(groups, restricted, flagged):
+    name, rate = worst_group(groups, restricted, flagged)
+    return name, Fraction(rate).limit_denominator(1000)
+
+
 def only_rate(groups, restricted, flagged):
     return max(flagged[(groups == name) & ~restricted].mean() for name in set(groups[~restricted]))
 
 
 CASES = {
+    "verdict_loss": {
+        "solution": verdict_loss,
+        "right": {"ignored elsewhere": targets_elsewhere_ignored, "row by row, in float64": one_by_one},
+        "wrong": {
+            "right padding only": counts_only,
+            "last column": last_column,
+            "one too early": shifted,
+            "one too late": no_minus_one,
+            "first real token": first_one,
+            "at every real token": everywhere,
+            "at every position": padding_too,
+            "sum over prompts": summed,
+            "divided by all tokens": over_all_tokens,
+            "divided by all positions": over_all_positions,
+            "the two words alone": two_words,
+            "probability, no logarithm": no_logarithm,
+            "wrong sign": no_minus,
+            "a number": a_number,
+            "out of the graph": detached,
+            "log of a softmax": log_of_softmax,
+            "one loss per prompt": one_per_prompt,
+        },
+    },
     "off_label_mass": {
         "solution": off_label_mass,
+        "right": {"expm1 in float64": by_expm1, "a list": off_label_list},
         "wrong": {
             "loses it to rounding": one_minus,
             "mass on the verdicts": on_label,
@@ -150,35 +316,31 @@ CASES = {
             "changes the logits": in_place,
         },
     },
-    "verdict_logits": {
-        "solution": verdict_logits,
-        "wrong": {
-            "last column": last_column,
-            "one too far": no_minus_one,
-            "first real token": first_one,
-            "one position for all": one_for_all,
-            "indexes every row with every position": all_pairs,
-            "right padding only": counts_only,
-        },
-    },
     "threshold_within_budget": {
         "solution": threshold_within_budget,
+        "right": {"float32": in_float32, "tensor": as_tensor, "Fraction": as_fraction},
         "wrong": {
             "one too high": strictly_below,
             "one too low": one_too_low,
             "does not sort": not_sorted,
             "breaks ties": just_below,
             "one half": a_half,
+            "28.999 is 28": rounded_down,
+            "halfway to the next score": midpoint,
+            "the highest that will do": highest,
         },
     },
     "worst_group": {
         "solution": worst_group,
+        "right": {"a list, float32": worst_in_float32, "Fraction": worst_as_fraction},
         "wrong": {
             "counts attacks as false alarms": share_flagged,
             "divides by all rows of the group": over_all_rows,
             "divides by all benign rows": over_all_benign,
             "the best group": best_group,
             "no name": only_rate,
+            "a nan in a group": with_a_nan,
+            "no benign rows, rate 1": empty_means_worst,
         },
     },
 }

@@ -3,30 +3,123 @@
 import math
 
 import torch
+import torch.nn.functional as F
+from torch import nn
+
+from constclf_lib import losses
 
 
-def bias_for(rate):
-    return math.log(rate / (1 - rate))
+class Head(nn.Module):
+    def __init__(self, hidden_size, base_rate):
+        super().__init__()
+        self.inner = nn.Linear(hidden_size, hidden_size)
+        self.out = nn.Linear(hidden_size, 1)
+        nn.init.normal_(self.out.weight, std=0.02)
+        nn.init.constant_(self.out.bias, math.log(base_rate / (1 - base_rate)))
+
+    def forward(self, hidden):
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.out(F.silu(self.inner(hidden.float()))).squeeze(-1)
 
 
-def the_rate(rate):
-    return rate
+class WithBias(Head):
+    """The head with another bias."""
+
+    def __init__(self, hidden_size, base_rate):
+        super().__init__(hidden_size, base_rate)
+        nn.init.constant_(self.out.bias, self.bias(base_rate))
 
 
-def upside_down(rate):
-    return math.log((1 - rate) / rate)
+class NoBias(WithBias):
+    def bias(self, rate):
+        return 0.0
 
 
-def only_log(rate):
-    return math.log(rate)
+class TheRate(WithBias):
+    def bias(self, rate):
+        return rate
 
 
-def base_two(rate):
-    return math.log2(rate / (1 - rate))
+class UpsideDown(WithBias):
+    def bias(self, rate):
+        return math.log((1 - rate) / rate)
 
 
-def a_vector(rate):
-    return torch.full((8,), math.log(rate / (1 - rate)))
+class OnlyLog(WithBias):
+    def bias(self, rate):
+        return math.log(rate)
+
+
+class DefaultWeights(Head):
+    def __init__(self, hidden_size, base_rate):
+        super().__init__(hidden_size, base_rate)
+        self.out.reset_parameters()
+        nn.init.constant_(self.out.bias, math.log(base_rate / (1 - base_rate)))
+
+
+class ZeroWeights(Head):
+    def __init__(self, hidden_size, base_rate):
+        super().__init__(hidden_size, base_rate)
+        nn.init.zeros_(self.out.weight)
+
+
+class KeepsADimension(Head):
+    def forward(self, hidden):
+        return super().forward(hidden)[..., None]
+
+
+class Probability(Head):
+    def forward(self, hidden):
+        return super().forward(hidden).sigmoid()
+
+
+class NoBend(Head):
+    def forward(self, hidden):
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.out(self.inner(hidden.float())).squeeze(-1)
+
+
+class LooksAhead(Head):
+    def forward(self, hidden):
+        mean = hidden.float().mean(dim=-2, keepdim=True) if hidden.dim() > 1 else 0
+        return super().forward(hidden.float() + mean)
+
+
+class NoConversion(Head):
+    def forward(self, hidden):
+        return self.out(F.silu(self.inner(hidden))).squeeze(-1)
+
+
+class ConvertsTheResult(Head):
+    def forward(self, hidden):
+        with torch.autocast(hidden.device.type, enabled=False):
+            weights = [w.to(hidden.dtype) for w in (self.inner.weight, self.inner.bias, self.out.weight, self.out.bias)]
+            inner = F.silu(F.linear(hidden, *weights[:2]))
+            return F.linear(inner, *weights[2:]).squeeze(-1).float()
+
+
+class InTheirDtype(ConvertsTheResult):
+    def forward(self, hidden):
+        return super().forward(hidden).to(hidden.dtype)
+
+
+class UnderAutocast(Head):
+    def forward(self, hidden):
+        return self.out(F.silu(self.inner(hidden.float()))).squeeze(-1)
+
+
+class ForgetsReturn(Head):
+    def forward(self, hidden):
+        super().forward(hidden)
+
+
+class Unregistered:
+    """Layers in a list, so that no optimizer ever sees them."""
+
+    def __new__(cls, hidden_size, base_rate):
+        head, hidden_layers = Head(hidden_size, base_rate), nn.Module()
+        hidden_layers.forward = head.forward
+        return hidden_layers
 
 
 def next_token_targets(input_ids, mask):
@@ -70,47 +163,69 @@ def in_place(input_ids, mask):
     return torch.cat([input_ids[:, 1:], torch.full_like(input_ids[:, :1], -100)], dim=1)
 
 
-def score_at_the_end(scores, attention_mask):
-    positions = torch.arange(scores.shape[1], device=scores.device)
-    last = (positions * attention_mask.long()).argmax(dim=1)
-    return scores.gather(1, last[:, None]).squeeze(1)
+def in_int32(input_ids, mask):
+    return next_token_targets(input_ids, mask).int()
 
 
-def last_column(scores, attention_mask):
-    return scores[:, -1]
+def one_step(classifier, optimizer, batch, lam):
+    output = classifier(batch["input_ids"], batch["attention_mask"])
+    harm = losses.per_token_bce(output.harm_logits, batch["labels"], batch["mask"])
+    words = losses.next_token_loss(output.lm_logits, batch["input_ids"], batch["mask"])
+    optimizer.zero_grad()
+    (harm + lam * words).backward()
+    nn.utils.clip_grad_norm_(classifier.parameters(), 1.0)
+    optimizer.step()
+    return harm.item()
 
 
-def count_the_ones(scores, attention_mask):
-    last = attention_mask.long().sum(dim=1) - 1
-    return scores.gather(1, last[:, None]).squeeze(1)
+def a_step(clip=1.0, clear=True, backward=True, step=True, early=False, lengthen=False, **changes):
+    """`one_step` with one thing changed."""
 
+    def wrong(classifier, optimizer, batch, lam):
+        output = classifier(batch["input_ids"], batch["attention_mask"])
+        scored = batch[changes.get("harm_mask", "mask")].bool()
+        predicted = batch[changes.get("words_mask", "mask")].bool()
+        harm = losses.per_token_bce(output.harm_logits, batch["labels"], scored)
+        words = losses.next_token_loss(output.lm_logits, batch["input_ids"], predicted)
+        total = changes.get("total", lambda harm, words, lam: harm + lam * words)(harm, words, lam)
+        if clear:
+            optimizer.zero_grad()
+        if early:
+            optimizer.step()
+        if backward:
+            total.backward()
+        if lengthen:
+            length = torch.cat([p.grad.flatten() for p in classifier.parameters() if p.grad is not None]).norm()
+            for weight in (p for p in classifier.parameters() if p.grad is not None):
+                weight.grad /= length
+        nn.utils.clip_grad_norm_(classifier.parameters(), clip)
+        if step and not early:
+            optimizer.step()
+        return changes.get("told", lambda harm, total: harm.item())(harm, total)
 
-def highest(scores, attention_mask):
-    return scores.masked_fill(attention_mask == 0, -torch.inf).amax(dim=1)
-
-
-def mean(scores, attention_mask):
-    return (scores * attention_mask).sum(dim=1) / attention_mask.sum(dim=1)
-
-
-def keeps_a_dimension(scores, attention_mask):
-    return score_at_the_end(scores, attention_mask)[:, None]
-
-
-def minus(scores, attention_mask):
-    last = (torch.arange(scores.shape[1]) * attention_mask).argmax(dim=1) - 1
-    return scores.gather(1, last[:, None]).squeeze(1)
+    return wrong
 
 
 CASES = {
-    "bias_for": {
-        "solution": bias_for,
+    "value_head": {
+        "solution": Head,
         "wrong": {
-            "the rate": the_rate,
-            "upside down": upside_down,
-            "log of the rate": only_log,
-            "base two": base_two,
-            "one per neuron": a_vector,
+            "a bias of zero": NoBias,
+            "the rate as bias": TheRate,
+            "upside down": UpsideDown,
+            "log of the rate": OnlyLog,
+            "weights as nn.Linear draws them": DefaultWeights,
+            "weights of zero": ZeroWeights,
+            "a dimension too many": KeepsADimension,
+            "a probability": Probability,
+            "no bend": NoBend,
+            "looks ahead": LooksAhead,
+            "no conversion": NoConversion,
+            "converts the result": ConvertsTheResult,
+            "the dtype it was given": InTheirDtype,
+            "bfloat16 under autocast": UnderAutocast,
+            "no return": ForgetsReturn,
+            "layers that nobody knows": Unregistered,
         },
     },
     "next_token_targets": {
@@ -123,17 +238,27 @@ CASES = {
             "mask of the position that reads": mask_of_the_reader,
             "one column short": one_short,
             "in place": in_place,
+            "int32": in_int32,
         },
     },
-    "score_at_the_end": {
-        "solution": score_at_the_end,
+    "one_step": {
+        "solution": one_step,
         "wrong": {
-            "the last column": last_column,
-            "counts the ones": count_the_ones,
-            "the highest": highest,
-            "the mean": mean,
-            "a column vector": keeps_a_dimension,
-            "one too early": minus,
+            "no backward": a_step(backward=False),
+            "the step before the gradient": a_step(early=True),
+            "gradients pile up": a_step(clear=False),
+            "not clipped": a_step(clip=1e9),
+            "always one long": a_step(lengthen=True),
+            "harm alone": a_step(total=lambda harm, words, lam: harm),
+            "next token alone": a_step(total=lambda harm, words, lam: lam * words),
+            "lam forgotten": a_step(total=lambda harm, words, lam: harm + words),
+            "lam on the other loss": a_step(total=lambda harm, words, lam: lam * harm + words),
+            "a mixture": a_step(total=lambda harm, words, lam: (1 - lam) * harm + lam * words),
+            "harm of every real token": a_step(harm_mask="attention_mask"),
+            "next token of every real token": a_step(words_mask="attention_mask"),
+            "returns the sum": a_step(told=lambda harm, total: total.item()),
+            "returns the graph": a_step(told=lambda harm, total: harm),
+            "returns nothing of the kind": a_step(told=lambda harm, total: harm.item() / 2),
         },
     },
 }
