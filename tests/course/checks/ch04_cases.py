@@ -167,6 +167,11 @@ def says_the_new_rate(p, old, new):
     return torch.full_like(p, new)
 
 
+def ratio_of_odds(p, old, new):
+    k = (new / (1 - new)) / (old / (1 - old))
+    return p * k / (p * k + 1 - p)
+
+
 def infinite_odds(p, old, new):
     odds = p / (1 - p) * (new / (1 - new)) / (old / (1 - old))
     return odds / (1 + odds)
@@ -277,6 +282,7 @@ CASES = {
     },
     "for_another_mix": {
         "solution": for_another_mix,
+        "right": {"a ratio of odds": ratio_of_odds},
         "wrong": {
             "scales the probability": scales_the_probability,
             "adds the difference": adds_the_difference,
