@@ -212,7 +212,7 @@ def _keep_memory() -> None:
     again at every step, and on some machines that takes as long as the training. Elsewhere nothing happens.
     """
     trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of mallopt(3)
-    with suppress(OSError, AttributeError):
+    with suppress(OSError, AttributeError, TypeError):  # no such library, no such function; Windows has neither
         mallopt = ctypes.CDLL(None).mallopt
         for name, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28)):
             mallopt(name, value)

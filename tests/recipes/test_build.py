@@ -183,11 +183,12 @@ def test_the_assistant_learns_only_what_it_writes():
 
 def test_the_readme_shows_the_measured_headline():
     """README, results file and table are one: nobody types a number."""
-    from constclf_lib.recipes.report import footnotes, headline_table
+    from constclf_lib.recipes.report import footnotes, headline_table, other_seeds
 
     results = json.loads(data_path("reference_results.json").read_text(encoding="utf-8"))
     readme = (data_path().parent / "README.md").read_text(encoding="utf-8")
     assert headline_table(results["headline"]) in readme and footnotes(results["campaign"]) in readme
+    assert other_seeds(results["augmentation"]) in readme
     for name, reached in {
         "attack_success_unguarded": results["headline"]["attack_success_unguarded"] >= 0.86,
         "added_refusals_n": results["headline"]["added_refusals_n"] >= 5000,

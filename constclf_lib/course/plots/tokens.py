@@ -125,8 +125,7 @@ def token_heatmap(
             axes.add_patch(Rectangle((x, y - 10), width, 20, fill=False, edgecolor=THRESHOLD, linewidth=1.8, zorder=3))
             axes.plot([x, x], [y - 14, y + 14], color=THRESHOLD, linewidth=3.4, solid_capstyle="butt", zorder=3)
     if not tokens and threshold is not None:
-        shown = next(text for n in (3, 4, 5, 17) if (text := f"{threshold:.{n}g}") != "1" or threshold == 1)
-        words = f"blocked: above the threshold of {shown}, so the assistant was never asked"
+        words = f"blocked: above the threshold of {threshold:.4g}, so the assistant was never asked"
         axes.text(_LEFT, figure.get_figheight() * DPI - 18, words, fontsize=9, va="center", color=darker(THRESHOLD))
     if tokens:
         _legend(axes, figure.get_figheight() * DPI - 20, threshold, halt_index is not None, onset_token is not None)
