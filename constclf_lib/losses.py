@@ -11,14 +11,18 @@ cross-entropy on a *logit per position*; they differ only in that logit:
 
 (In option B the maximum may be taken of logits, because a sigmoid keeps their order.)
 
+Two more weigh the positions instead of averaging them, for a probe that is too small to be at the base rate on harmless
+openings and high later at once (chapter 10): the softmax-weighted loss of arXiv 2601.04603, section 4, and SingProbe's
+variant of it (arXiv 2608.30703). `sliding_window_mean` smooths logits before either.
+
 What it deliberately does not do: weigh the losses against each other (`training`), know about models or tokenizers,
 or take a probability where a logit will do. Working in logits keeps value and gradient exact and finite for |logit| up
 to 1e4; `log(sigmoid(z))` overflows at 104 and its gradient dies at 17.
 
 Common shapes: harm_logits [batch, time] floating, labels [batch] in [0, 1] (soft labels allowed), mask [batch, time]
 bool, True at scored tokens. Prompt and padding positions take no part in the loss or in the maximum, whatever they
-hold. Every loss is the mean over a sequence's scored positions, then over the sequences that have any, so a long
-sequence counts as much as a short one. The result is a scalar in nats, float32 (float64 for float64 logits).
+hold. Every loss is the (weighted) mean over a sequence's scored positions, then over the sequences that have any, so a
+long sequence counts as much as a short one. The result is a scalar in nats, float32 (float64 for float64 logits).
 """
 
 from __future__ import annotations
@@ -67,6 +71,60 @@ def annealed_bce(harm_logits: Tensor, labels: Tensor, mask: Tensor, omega: float
         return cumulative_max_bce(harm_logits, labels, mask)
     logits, labels = _checked(harm_logits, labels, mask)
     return _sequence_mean(_bce(_mixture_logit(_hide(logits, mask), _running_max(logits, mask), omega), labels), mask)
+
+
+def softmax_weighted_bce(logits: Tensor, labels: Tensor, mask: Tensor, tau: float = 1.0) -> Tensor:
+    """Chapter 10: option A's cross-entropies, weighted by softmax(z / tau) over a sequence's scored positions. The
+    loudest tokens decide: quiet ones of a harmful sequence cost little, a loud one of a harmless sequence costs all.
+
+    logits [batch, time], of `sliding_window_mean` or as they are. The gradient runs through the weights too. tau: large
+    is option A, small looks at the loudest token alone. Raises ValueError unless tau > 0, and as `per_token_bce` does.
+    """
+    if not 0 < tau < math.inf:
+        raise ValueError(f"tau must be a positive number, not {tau}")
+    logits, labels = _checked(logits, labels, mask)
+    return _weighted_mean(_bce(_hide(logits, mask), labels), _hide(logits, mask) / tau, mask)
+
+
+def spread_weighted_bce(
+    logits: Tensor, labels: Tensor, mask: Tensor, temperature: float = 1.0, spread: float = 0.1
+) -> Tensor:
+    """The same with weights softmax(beta p / temperature) of the probabilities, beta = min(1, s / spread) where s is
+    the standard deviation of p over all scored tokens of the batch: option A while the tokens look alike, sharper as
+    they part. An annealing without a schedule, from SingProbe (arXiv 2608.30703; the form and the defaults are those of
+    its public training code).
+
+    No gradient runs through the weights. Raises ValueError unless both are > 0, and as `per_token_bce` does.
+    """
+    if not (0 < temperature < math.inf and 0 < spread < math.inf):
+        raise ValueError(f"temperature and spread must be positive numbers, not {temperature} and {spread}")
+    logits, labels = _checked(logits, labels, mask)
+    p = torch.sigmoid(logits.detach())
+    beta = (p[mask].std(correction=0) / spread).clamp(max=1.0)
+    return _weighted_mean(_bce(_hide(logits, mask), labels), _hide(beta * p / temperature, mask), mask)
+
+
+def sliding_window_mean(logits: Tensor, mask: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """SWiM (chapter 10; arXiv 2601.04603, section 4): at every scored position the mean of the last `width` scored
+    logits, from the position on where there are so many.
+
+    Returns (means [batch, time], mask [batch, time] of the positions that have one), ready for any loss above. A
+    sequence with fewer scored positions gets one mean, of all of them, at its last. Unscored positions in between are
+    passed over. Raises ValueError for width < 1, a wrong shape or dtype, or an empty mask.
+    """
+    if width < 1:
+        raise ValueError(f"a window holds at least one position, not {width}")
+    _check_logits(logits, mask)
+    logits, counts = _hide(_at_least_float32(logits), mask), mask.sum(dim=1)
+    place = mask.cumsum(dim=1) - 1  # of a scored position among the scored ones of its sequence
+    packed = logits.new_zeros(len(logits), int(counts.max())).masked_scatter(
+        torch.arange(int(counts.max()), device=mask.device) < counts[:, None], logits[mask]
+    )
+    # sums over the window itself, not differences of running sums: those lose digits in a long sequence
+    sums = F.pad(packed, (width - 1, 0)).unfold(1, width, 1).sum(dim=-1)
+    means = sums / counts.clamp(min=1, max=width)[:, None]
+    full = mask & (place >= (counts.clamp(max=width) - 1)[:, None])
+    return _hide(means.gather(1, place.clamp(min=0)), full), full
 
 
 def next_token_loss(lm_logits: Tensor, input_ids: Tensor, mask: Tensor) -> Tensor:
@@ -138,6 +196,14 @@ def _sequence_mean(losses: Tensor, mask: Tensor) -> Tensor:
     return per_sequence.sum() / (counts > 0).sum().clamp(min=1)
 
 
+def _weighted_mean(losses: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
+    """Each sequence's losses weighted by the softmax of its scores where marked, then the mean over sequences."""
+    weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=1)
+    marked = mask.any(dim=1)
+    per_sequence = _hide(losses * _hide(weights, mask), mask).sum(dim=1)
+    return per_sequence[marked].sum() / marked.sum().clamp(min=1)
+
+
 def _at_least_float32(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
@@ -153,17 +219,21 @@ def _check_mask(mask: Tensor, shape: torch.Size) -> None:
         )
 
 
-def _checked(harm_logits: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits and labels in at least float32, after every check that the docstrings promise."""
+def _check_logits(harm_logits: Tensor, mask: Tensor) -> None:
     if harm_logits.dim() != 2 or not harm_logits.is_floating_point():
         raise ValueError(
             f"harm_logits must be floating [batch, time], not {harm_logits.dtype} {list(harm_logits.shape)}"
         )
+    _check_mask(mask, harm_logits.shape)
+
+
+def _checked(harm_logits: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and labels in at least float32, after every check that the docstrings promise."""
+    _check_logits(harm_logits, mask)
     if labels.shape != harm_logits.shape[:1] or labels.is_complex():
         raise ValueError(
             f"labels must be one number per sequence, [{len(harm_logits)}], not {labels.dtype} {list(labels.shape)}"
         )
-    _check_mask(mask, harm_logits.shape)
     logits = _at_least_float32(harm_logits)
     labels = labels.to(logits.dtype)
     if not ((labels >= 0) & (labels <= 1)).all():

@@ -104,6 +104,16 @@ def completion_prefix_ids(tokenizer: Any) -> list[int]:
     return [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
 
 
+def exchange_prefix_ids(tokenizer: Any, prompt: str) -> list[int]:
+    """What an exchange classifier reads before a completion: the prompt in its turn and the beginning of the answer.
+
+    Lab: `<|user|>` prompt `<|assistant|>`, as its backbone read exchanges. Otherwise as an assistant reads the prompt.
+    """
+    if note_end_id(tokenizer) is None and set(CHAT_TOKENS) <= set(tokenizer.get_added_vocab()):
+        return [chat_id(tokenizer, USER), *text_ids(tokenizer, prompt), chat_id(tokenizer, ASSISTANT)]
+    return prompt_ids(tokenizer, prompt)
+
+
 _PLACE = (
     "\ue000\ue001user text goes here\ue001\ue000"  # private-use characters: in no chat template and in no vocabulary
 )

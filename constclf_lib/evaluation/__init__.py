@@ -5,7 +5,16 @@ chosen on benign scores), compute (FLOPs).
 """
 
 from .calibration import calibrate_threshold, choose_threshold_pair, in_depth
-from .compute import Overhead, compute_overhead, flops_per_token, forward_flops
+from .compute import (
+    Overhead,
+    assistant_flops,
+    compute_overhead,
+    flops_per_token,
+    forward_flops,
+    input_flops,
+    output_flops,
+    probe_flops,
+)
 from .estimate import Estimate, estimate_rate, rate_of
 from .intervals import (
     bootstrap_interval,
@@ -20,6 +29,7 @@ from .ranking import highest_scores, labelled, tpr_at_fpr
 __all__ = [
     "Estimate",
     "Overhead",
+    "assistant_flops",
     "bootstrap_interval",
     "calibrate_threshold",
     "choose_threshold_pair",
@@ -30,9 +40,12 @@ __all__ = [
     "forward_flops",
     "highest_scores",
     "in_depth",
+    "input_flops",
     "labelled",
+    "output_flops",
     "paired_difference",
     "paired_rate_difference",
+    "probe_flops",
     "rate_of",
     "t_interval",
     "tpr_at_fpr",

@@ -94,18 +94,54 @@ def forward_flops(model_or_config: Any, tokens: ArrayLike, lm_head_tokens: Array
     return 2 * shape.body * tokens + attention + 2 * shape.head * np.asarray(lm_head_tokens, float)
 
 
-def _in_windows(classifier: Any, tokens: np.ndarray, wrapper: int, heads: int = 0) -> np.ndarray:
-    """FLOPs of reading so many tokens behind a wrapper, in one pass or in windows that overlap by half; the LM head at
-    `heads` positions of each window.
+def _in_windows(model: Any, tokens: np.ndarray, wrapper: ArrayLike, room: int | None, heads: int = 0) -> np.ndarray:
+    """FLOPs of reading so many tokens behind a wrapper, in one pass (room None) or in windows of `room` that overlap by
+    half; the LM head at `heads` positions of each window.
     """
-    if (window := getattr(classifier, "window", None)) is None:
-        return forward_flops(classifier.model, tokens + wrapper, heads)
-    room = window - wrapper
+    if room is None:
+        return forward_flops(model, tokens + wrapper, heads)
     again = np.maximum(0, np.ceil((tokens - room) / (room - room // 2)))  # full windows before the last
     last = tokens - again * (room - room // 2)
-    return again * forward_flops(classifier.model, window, heads) + forward_flops(
-        classifier.model, last + wrapper, heads
-    )
+    return again * forward_flops(model, wrapper + room, heads) + forward_flops(model, last + wrapper, heads)
+
+
+def input_flops(input_classifier: Any, prompt_tokens: ArrayLike) -> np.ndarray:
+    """FLOPs of an input classifier per prompt of so many tokens, its LM head at the verdict only. Windows are counted
+    as if they were cut between tokens (they are cut between characters).
+    """
+    return _in_windows(input_classifier.model, np.asarray(prompt_tokens, float), 0, input_classifier.window, heads=1)
+
+
+def output_flops(classifier: Any, completion_tokens: ArrayLike, prompt_tokens: ArrayLike = 0) -> np.ndarray:
+    """FLOPs of an output classifier per completion: backbone and value head over every token, no LM head; what its
+    windows read again included. prompt_tokens: what an exchange classifier reads before, in every window.
+    """
+    tokens = np.asarray(completion_tokens, float)
+    head = 2 * sum(p.numel() for p in classifier.value_head.parameters() if p.ndim == 2)
+    own, room = len(classifier.prefix_ids), classifier.window
+    if classifier.reads_prompt:
+        wrapper = np.asarray(prompt_tokens, float) + 2  # the tokens of the two turns
+    else:
+        wrapper, room = own, None if room is None else room - own
+    return _in_windows(classifier.model, tokens, wrapper, room) + tokens * head
+
+
+def probe_flops(probe: Any, completion_tokens: ArrayLike) -> np.ndarray:
+    """FLOPs of a linear probe per completion: one product per token, the states are there."""
+    return 2.0 * probe.linear.in_features * np.asarray(completion_tokens, float)
+
+
+def assistant_flops(assistant: Any, replies: Sequence[dict[str, Any]]) -> np.ndarray:
+    """FLOPs of the assistant per reply (of `generate_replies`): prompt, private note and completion, the LM head at
+    every token it wrote.
+    """
+    prompt, note, written = _lengths(replies)
+    return forward_flops(assistant, prompt + note + written, note + written + 1)
+
+
+def _lengths(replies: Sequence[dict[str, Any]]) -> list[np.ndarray]:
+    names = ("prompt_tokens", "note_tokens", "completion_tokens")
+    return [np.array([reply[name] for reply in replies], float) for name in names]
 
 
 class Overhead(NamedTuple):
@@ -124,22 +160,15 @@ def compute_overhead(
 ) -> Overhead:
     """(input classifier + output classifier) / assistant, in FLOPs, over replies that ran to their end (paper 1.6).
 
-    Counted: the input classifier over the prompt with its LM head at the verdict only; the output classifier's backbone
-    and value head over every completion token, no LM head; the assistant over prompt, private note and completion, its
-    LM head at every token it wrote. Where a classifier has a `window`, what its windows read again is counted, as if
-    the input classifier's, which are cut between characters, were cut between tokens.
+    Counted as in `input_flops`, `output_flops` and `assistant_flops`.
     `replies`: from `generate_replies` (only the lengths are read). None of them is cut short here: a guard that halts
     saves compute, and that is not held in its favour.
     """
-    prompt, note, written = (
-        np.array([reply[f"{part}_tokens"] for reply in replies], float) for part in ("prompt", "note", "completion")
-    )
-    if prompt.size == 0:
+    if not replies:
         raise ValueError("the overhead needs at least one reply")
-    head = 2 * sum(p.numel() for p in output_classifier.value_head.parameters() if p.ndim == 2)
-    base = forward_flops(assistant, prompt + note + written, note + written + 1)
-    before = _in_windows(input_classifier, prompt, wrapper=0, heads=1)
-    during = _in_windows(output_classifier, written, wrapper=len(output_classifier.prefix_ids)) + written * head
+    prompt, _, written = _lengths(replies)
+    base = assistant_flops(assistant, replies)
+    before, during = input_flops(input_classifier, prompt), output_flops(output_classifier, written, prompt)
     low, high = bootstrap_interval(before + during, base, statistic=lambda a, b: a.sum() / b.sum(), seed=seed)
     shares = before.sum() / base.sum(), during.sum() / base.sum()
     return Overhead(float(sum(shares)), low, high, int(prompt.size), float(shares[0]), float(shares[1]))

@@ -35,8 +35,8 @@ def generate_replies(
 ) -> list[dict]:
     """What the unguarded assistant writes, many prompts at a time, with a KV cache. One dict per prompt, in order:
 
-    note, text: what was written; ids: the reply's token ids; tokens: its text in pieces, one per id, whole characters
-    only; prompt_tokens, note_tokens, completion_tokens: lengths; error: "" or what went wrong after this text;
+    note, text: what was written; note_ids, ids: their token ids; tokens: the text in pieces, one per id, whole
+    characters only; prompt_tokens, note_tokens, completion_tokens: lengths; error: "" or what went wrong after this text;
     error_kind: "", "context_length_exceeded" or "generation_failed". Row i samples with seed + i; temperature 0 is
     greedy.
     """
@@ -110,7 +110,8 @@ class _Row:
         tokens = pieces(tokenizer, ids)
         kind = "context_length_exceeded" if isinstance(self.error, PromptTooLongError) else "generation_failed"
         return {
-            "note": decode_text(tokenizer, note), "text": "".join(tokens), "ids": ids, "tokens": tokens,
+            "note": decode_text(tokenizer, note), "note_ids": note,
+            "text": "".join(tokens), "ids": ids, "tokens": tokens,
             "prompt_tokens": len(self.prompt_ids), "note_tokens": len(note), "completion_tokens": len(ids),
             "error": str(self.error or ""), "error_kind": kind if self.error else "",
         }  # fmt: skip

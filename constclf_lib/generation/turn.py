@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from ..errors import GenerationError
-from ..models import cache_argument, cache_of
+from ..models import cache_argument, cache_of, hidden_states_of
 from ..streaming import within
 from .reply_state import ControlTokens, ReplyState, context_of, read_prompt
 
@@ -25,6 +25,10 @@ from .reply_state import ControlTokens, ReplyState, context_of, read_prompt
 class Turn:
     """One turn of an assistant; iterate over it for the ids of its reply, control tokens excluded. Close it (or exhaust
     it) to free its cache.
+
+    With `layers`, `states` [1, layers * hidden] are the hidden states of the token that was handed out last. It is
+    handed out once the model has read it, one step later; the last token of a reply that is cut short costs one more
+    pass.
 
     prompt: text, or the ids that `read_prompt` made of it. temperature 0 takes the likeliest token; above, sampling
     with a generator of its own from `seed`. `note_ids`: the private note (lab only). `finish`: None while it runs, then
@@ -44,13 +48,20 @@ class Turn:
         seed: int = 0,
         max_note_tokens: int = 320,
         step_timeout: float | None = None,
+        layers: Sequence[int] = (),
     ):
+        self.layers = tuple(layers)
+        self.states: torch.Tensor | None = None
         self.prompt_ids = read_prompt(model, tokenizer, prompt) if isinstance(prompt, str) else list(prompt)
         self.context_length = context_of(model)
         control = ControlTokens.of(model, tokenizer)
         self._state = ReplyState(control, max_new_tokens, max_note_tokens, temperature, seed)
         self._model, self._timeout = model, step_timeout
-        self._options = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(model.forward).parameters else {}
+        self._options: dict[str, Any] = {}
+        if "logits_to_keep" in inspect.signature(model.forward).parameters:
+            self._options["logits_to_keep"] = 1
+        if self.layers:
+            self._options["output_hidden_states"] = True
         cached_as = cache_argument(model.forward)
         if cached_as is None:
             raise GenerationError(f"{type(model).__name__} takes no cache; it cannot write token by token")
@@ -77,17 +88,22 @@ class Turn:
 
     def _write(self):
         self._model.eval()
-        state, new = self._state, self.prompt_ids
+        state, new, waiting = self._state, self.prompt_ids, False
         try:
-            while state.finish is None:
+            while state.finish is None or waiting:
                 if self._read + len(new) > self.context_length:
                     state.context_is_full()
-                    return
+                    return  # a token that waits is never read, so it never goes out
                 logits = within(self._timeout, lambda: self._step(new))  # noqa: B023 it is called before `new` changes
-                written = len(state.ids)
-                new = [state.take(logits)]
-                if len(state.ids) > written:
+                if waiting:
                     yield new[0]
+                waiting = False
+                if state.finish is None:
+                    written = len(state.ids)
+                    new = [state.take(logits)]
+                    waiting = len(state.ids) > written and bool(self.layers)
+                    if len(state.ids) > written and not waiting:
+                        yield new[0]
         finally:
             self._cache = None
 
@@ -101,4 +117,6 @@ class Turn:
         if self._cache is None:
             raise GenerationError(f"{type(self._model).__name__} returned no cache; it cannot write token by token")
         self._read += len(new)
+        if self.layers:
+            self.states = hidden_states_of(output, self.layers)[0, -1:]
         return output.logits[0, -1].float().cpu()

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from .. import _files
 from ..errors import ClassifierError
-from ..models import InputClassifier, OutputClassifier, quiet, save_language_model
+from ..models import ExchangeClassifier, InputClassifier, OutputClassifier, quiet, save_language_model
 from .types import Thresholds
 
 CARD = "thresholds.json"
@@ -66,15 +66,24 @@ def load_parts(folder: Path, parts: list[str]) -> tuple:
             assistant.eval(),
             tokenizer,
             InputClassifier.from_pretrained(folder / "input_classifier") if "input_classifier" in parts else None,
-            OutputClassifier.from_pretrained(folder / "output_classifier") if "output_classifier" in parts else None,
+            _load_watching(folder / "output_classifier") if "output_classifier" in parts else None,
         )
+
+
+def _load_watching(folder: Path) -> OutputClassifier:
+    """An output classifier, or one that reads the exchange."""
+    record = folder / "classifier.json"
+    exchange = record.is_file() and '"kind": "exchange"' in record.read_text(encoding="utf-8")
+    return (ExchangeClassifier if exchange else OutputClassifier).from_pretrained(folder)
 
 
 def save_guard(guard, folder: Path) -> None:
     """Writes a GuardedModel to `folder`, whole or not at all (_files.stage); each part is loaded once before any of it
     takes the place of what stood there. Other files in the folder are left alone. Needs disk for a second copy while it
-    runs. Raises what saving and loading raise.
+    runs. Raises what saving and loading raise, and ValueError for a guard with a monitor of its own.
     """
+    if guard.output_classifier is None and guard.monitor is not None:
+        raise ValueError("a guard with a monitor is not saved as one folder; save its stages one by one")
     card: dict[str, Any] = {"parts": ["assistant"]}
     with _files.stage(folder, (CARD, *(f"{part}/*" for part in PARTS))) as new, quiet():
         save_language_model(guard.assistant, guard.tokenizer, new / "assistant")
@@ -82,8 +91,8 @@ def save_guard(guard, folder: Path) -> None:
             if (classifier := getattr(guard, name)) is not None:
                 classifier.save_pretrained(new / name)
                 card["parts"].append(name)
-        if guard.scorer is not None:
-            card["rule"] = type(guard.scorer.rule).__name__
+        if guard.monitor is not None:
+            card["rule"] = type(guard.monitor.rule).__name__
         if (limits := guard.thresholds) is not None:
             card.update(input=limits.input, off_label=limits.off_label, output=limits.output)
         _files.write_json(new / CARD, card)

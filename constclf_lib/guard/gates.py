@@ -25,10 +25,13 @@ class OpenGate:
         self.tokens: list[str] = []
         self.scores: list[float] = []
         self.halted = False
+        self.layers: tuple[int, ...] = ()  # of the assistant's hidden states, those that are wanted
         self._stops = stops
 
-    def push(self, token: int, text: str) -> Iterator[TokenEvent]:
-        """The next token of the reply, and the whole characters that it completes ("" for none)."""
+    def push(self, token: int, text: str, states=None) -> Iterator[TokenEvent]:
+        """The next token of the reply, and the whole characters that it completes ("" for none). states: its hidden
+        states, for a monitor that reads them.
+        """
         self.tokens.append(text)
         yield TokenEvent(self._stops.push(text), token)
 
@@ -48,16 +51,16 @@ class OpenGate:
 
 
 class TokenGate(OpenGate):
-    """Scores every token on `stream` (streaming.TokenStream, owned). `tokens` and `scores` include the one that
-    crossed. Raises what the stream raises, and is then halted for good.
+    """Scores every token on `stream` (a monitor's: streaming.TokenStream or alike, owned). `tokens` and `scores`
+    include the one that crossed. Raises what the stream raises, and is then halted for good.
     """
 
-    def __init__(self, stops: StopSequences, stream, threshold: float):
+    def __init__(self, stops: StopSequences, stream, threshold: float, layers: tuple[int, ...] = ()):
         super().__init__(stops)
-        self._stream, self._threshold = stream, threshold
+        self._stream, self._threshold, self.layers = stream, threshold, layers
 
-    def push(self, token: int, text: str) -> Iterator[TokenEvent]:
-        self.scores += self._stream.push([token])
+    def push(self, token: int, text: str, states=None) -> Iterator[TokenEvent]:
+        self.scores += self._stream.push([token], states)
         self.tokens.append(text)
         self.halted = crosses(self._stream.risk, self._threshold)
         if not self.halted:
@@ -80,7 +83,7 @@ class TextGate(OpenGate):
         super().__init__(stops)
         self._stream, self._threshold = stream, threshold
 
-    def push(self, token: int | None, text: str) -> Iterator[TokenEvent]:
+    def push(self, token: int | None, text: str, states=None) -> Iterator[TokenEvent]:
         yield from self.push_delta(self._stops.push(text))
 
     def flush(self, text: str) -> Iterator[TokenEvent]:

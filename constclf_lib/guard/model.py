@@ -38,8 +38,10 @@ class GuardedModel:
     """An assistant between its bodyguards.
 
     assistant, tokenizer: any Hugging Face causal LM and its tokenizer. input_classifier (.score(prompts)),
-    output_classifier (OutputClassifier): either may be None, which leaves that side unguarded; thresholds are needed as
-    soon as one of them is there (ValueError). rule: the stop rule of the output side. max_note_tokens: cap of a lab
+    output_classifier (OutputClassifier, ExchangeClassifier): either may be None, which leaves that side unguarded;
+    thresholds are needed as soon as one of them is there (ValueError). rule: the stop rule of the output side. monitor:
+    what watches the reply instead of an output classifier: a StreamingScorer, ProbeScorer or Cascade (chapter 10); it
+    must belong to this assistant. max_note_tokens: cap of a lab
     assistant's private note. step_timeout: seconds that one call of a classifier or one step of the assistant may take;
     then the reply ends with status "error". max_prompt_tokens: the longest prompt, in tokens that the assistant reads;
     None for its context. A longer one costs no more than finding that out: it is encoded only if it is at most that
@@ -59,8 +61,11 @@ class GuardedModel:
         step_timeout: float | None = None,
         max_prompt_tokens: int | None = None,
         refusal_text: str = REFUSAL,
+        monitor=None,
     ):
-        if thresholds is None and not (input_classifier is None and output_classifier is None):
+        if monitor is not None and not (output_classifier is None and rule is None):
+            raise ValueError("a monitor stands in place of the output classifier and has a rule of its own; pass one")
+        if thresholds is None and not (input_classifier is None and output_classifier is None and monitor is None):
             raise ValueError(
                 "a guard without thresholds would release everything; pass thresholds, or no classifiers at all"
             )
@@ -68,9 +73,11 @@ class GuardedModel:
         self.input_classifier, self.output_classifier = input_classifier, output_classifier
         self.thresholds, self.max_note_tokens, self.step_timeout = thresholds, max_note_tokens, step_timeout
         self.max_prompt_tokens, self.refusal_text = max_prompt_tokens, refusal_text
-        self.scorer = (
-            None if output_classifier is None else StreamingScorer(output_classifier, rule, step_timeout=step_timeout)
-        )
+        self.monitor = monitor
+        if output_classifier is not None:
+            self.monitor = StreamingScorer(output_classifier, rule, step_timeout=step_timeout)
+        elif monitor is not None:
+            monitor.check_assistant(assistant, tokenizer)
         self.through_text = output_classifier is not None and output_classifier.fingerprint != fingerprint(tokenizer)
         if self.through_text and output_classifier.tokenizer is None:
             raise ValueError(
@@ -159,7 +166,7 @@ class GuardedModel:
             if guard and self.input_classifier is not None and self._blocks(prompt, reply, limits):
                 reply.status = "blocked_input"
             else:
-                yield from self._answer(prompt_ids, reply, turn_options, stops, guard, limits)
+                yield from self._answer(prompt, prompt_ids, reply, turn_options, stops, guard, limits)
         except Exception as error:
             reply.status, reply.error = "error", f"{type(error).__name__}: {error}"
             reply.error_kind = reply.error_kind or "generation_failed"
@@ -178,7 +185,7 @@ class GuardedModel:
                 )
         return blocks(limits, harm, off_label)
 
-    def _answer(self, prompt_ids, reply, turn_options, stops, guard, limits) -> Iterator[TokenEvent]:
+    def _answer(self, prompt, prompt_ids, reply, turn_options, stops, guard, limits) -> Iterator[TokenEvent]:
         """Fills `reply` and yields what may go out. What was written is counted in `written`, so whatever is not
         released is known to be withheld.
         """
@@ -186,13 +193,14 @@ class GuardedModel:
         turn_options |= {"max_note_tokens": self.max_note_tokens, "step_timeout": self.step_timeout}
         try:
             with _blame(reply, "classifier"):
-                gate = self._gate(stops, guard, limits)
+                gate = self._gate(prompt, stops, guard, limits)
+                turn_options["layers"] = gate.layers
             with gate, closing(Turn(self.assistant, self.tokenizer, prompt_ids, **turn_options)) as turn:
                 reply.tokens, reply.token_scores = gate.tokens, gate.scores
                 for token in self._tokens(turn, reply):
                     text = detokenizer.push(token)
                     written += text
-                    yield from self._released(reply, gate.push(token, text))
+                    yield from self._released(reply, gate.push(token, text, turn.states))
                     if gate.halted or stops.found:
                         break
                 reply.note = decode_text(self.tokenizer, turn.note_ids)
@@ -208,12 +216,12 @@ class GuardedModel:
             if reply.status != "released":
                 reply.withheld_text = written[len(reply.released_text) :]
 
-    def _gate(self, stops: StopSequences, guard: bool, limits: Thresholds) -> OpenGate:
-        if not guard or self.scorer is None:
+    def _gate(self, prompt: str, stops: StopSequences, guard: bool, limits: Thresholds) -> OpenGate:
+        if not guard or self.monitor is None:
             return OpenGate(stops)
         if self.through_text:
-            return TextGate(stops, self.scorer.open_text(), limits.output)
-        return TokenGate(stops, self.scorer.open(), limits.output)
+            return TextGate(stops, self.monitor.open_text(prompt), limits.output)
+        return TokenGate(stops, self.monitor.open(prompt=prompt), limits.output, self.monitor.layers)
 
     @staticmethod
     def _tokens(turn: Turn, reply: Reply) -> Iterator[int]:

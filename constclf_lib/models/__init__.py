@@ -6,14 +6,17 @@ from .adapters import has_adapters
 from .backbone import Reading, Seen
 from .cache import cache_argument, cache_of
 from .checkpoints import quiet, save_language_model
-from .classifiers import InputClassifier, InputScores, OutputClassifier
+from .classifiers import ExchangeClassifier, InputClassifier, InputScores, OutputClassifier
 from .model_card import default_card
 from .perplexity import perplexity
+from .probe import LinearProbe, hidden_states_of, model_fingerprint, reply_states
 from .value_head import ValueHead
 
 __all__ = [
+    "ExchangeClassifier",
     "InputClassifier",
     "InputScores",
+    "LinearProbe",
     "OutputClassifier",
     "Reading",
     "Seen",
@@ -22,7 +25,10 @@ __all__ = [
     "cache_of",
     "default_card",
     "has_adapters",
+    "hidden_states_of",
+    "model_fingerprint",
     "perplexity",
     "quiet",
+    "reply_states",
     "save_language_model",
 ]

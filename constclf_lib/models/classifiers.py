@@ -1,5 +1,4 @@
-"""The two bodyguards as modules around any Hugging Face causal LM: a value head, an output classifier, an input
-classifier.
+"""The bodyguards as modules around any Hugging Face causal LM: output, exchange and input classifier.
 
 What it does: `OutputClassifier` keeps the language model whole and adds a second head that reads the same final hidden
 state (chapter 03; section 3 of Constitutional Classifiers, arXiv 2501.18837); `InputClassifier` reads its verdict off
@@ -18,7 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ClassifierError
-from ..prompts import VERDICT_WORDS, completion_prefix_ids, verdict_prompt_ids, verdict_token_ids
+from ..prompts import (
+    VERDICT_WORDS,
+    completion_prefix_ids,
+    exchange_prefix_ids,
+    verdict_prompt_ids,
+    verdict_token_ids,
+)
 from ..tokenization import pad_batch
 from . import checkpoints
 from .backbone import LanguageModelReader, load_backbone
@@ -52,6 +57,7 @@ class OutputClassifier(LanguageModelReader):
 
     kind = "output"
     window: int | None = None
+    reads_prompt = False
 
     def __init__(self, model: nn.Module, tokenizer=None, inner_size: int | None = None, base_rate: float | None = None):
         super().__init__(model, tokenizer)
@@ -110,6 +116,29 @@ class OutputClassifier(LanguageModelReader):
         classifier.prefix_ids, classifier.window = list(record["prefix_ids"]), record.get("window")
         checkpoints.load_head(folder, classifier.value_head)
         return classifier.eval()
+
+
+class ExchangeClassifier(OutputClassifier):
+    """An output classifier that reads the prompt before the completion (chapter 10; arXiv 2601.04603, section 3).
+
+    After every token of the completion, the logit that the exchange is harmful: a reply that is harmful only beside its
+    question can be told from one that is not. It reads `exchange_prefix_ids(prompt)` + completion, in whatever turns
+    its tokenizer's chat template makes of a question and the beginning of an answer.
+
+    window: the most tokens of the *completion* to read at once behind the prompt, which is read again in every window.
+    """
+
+    kind = "exchange"
+    reads_prompt = True
+
+    def __init__(self, model: nn.Module, tokenizer, inner_size: int | None = None, base_rate: float | None = None):
+        if tokenizer is None:
+            raise ValueError("an exchange classifier reads the prompt as text, so it needs its tokenizer")
+        super().__init__(model, tokenizer, inner_size, base_rate)
+
+    def exchange_prefix_ids(self, prompt: str) -> list[int]:
+        """What stands before the completion: the prompt in its turn, and the beginning of the answer."""
+        return exchange_prefix_ids(self.tokenizer, prompt)
 
 
 @dataclass(frozen=True)

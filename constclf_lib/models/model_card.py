@@ -10,6 +10,7 @@ from pathlib import Path
 
 _WHAT = {
     "input": "An input classifier: a causal language model whose next token after a prompt is its verdict on it.",
+    "exchange": "An output classifier that reads the prompt first: it scores every token beside its question.",
     "output": "An output classifier: a causal language model with a second head that scores every token of a reply.",
 }
 _UNKNOWN = "unknown: nobody said when it was saved"

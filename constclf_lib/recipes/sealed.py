@@ -34,18 +34,20 @@ class AlreadyMeasured(RuntimeError):
 # --- the log
 
 
-def model_checksums(data: Path) -> dict[str, str]:
-    """{file: sha256} of the models and thresholds in a data folder; the cards, which are prose, left aside.
+def model_checksums(data: Path, beside: tuple[str, ...] = ()) -> dict[str, str]:
+    """{file: sha256} of the models and thresholds in a data folder, and in the folders `beside` theirs; the cards, which
+    are prose, left aside.
 
     Raises FileNotFoundError if there are no thresholds: what is not calibrated is not finished.
     """
     found = {
         name: described["sha256"]
         for name, described in manifest.describe(Path(data)).items()
-        if name.startswith("models/") and not name.endswith("/README.md")
+        if name.startswith(("models/", *beside)) and not name.endswith("/README.md")
     }
-    if "models/thresholds.json" not in found:
-        raise FileNotFoundError(f"{data} has no models/thresholds.json: fix the models first, then open the seal")
+    for folder in ("models/", *beside):
+        if f"{folder}thresholds.json" not in found:
+            raise FileNotFoundError(f"{data} has no {folder}thresholds.json: fix the models first, then open the seal")
     return found
 
 
@@ -59,13 +61,14 @@ def already_measured(data: Path) -> bool:
     return bool(_entries_of(_log(data), model_checksums(data)))
 
 
-def open_seal(data: Path, why: str = "", date: str | None = None) -> int:
+def open_seal(data: Path, why: str = "", date: str | None = None, beside: tuple[str, ...] = ()) -> int:
     """Logs that the models in `data` are about to be measured, and returns the seed of their sealed red team.
 
-    why: what for; a must from the second time on. date: now (UTC), unless told otherwise. Raises AlreadyMeasured if
+    why: what for; a must from the second time on. date: now (UTC), unless told otherwise. beside: more folders of models
+    that are measured together with data/models, such as "monitors/". Raises AlreadyMeasured if
     the same checksums are in the log and no reason is given.
     """
-    entries, checksums = _log(data), model_checksums(data)
+    entries, checksums = _log(data), model_checksums(data, beside)
     earlier = _entries_of(entries, checksums)
     if earlier and not why.strip():
         raise AlreadyMeasured(
@@ -76,14 +79,14 @@ def open_seal(data: Path, why: str = "", date: str | None = None) -> int:
     return seed
 
 
-def log_sealed(data: Path, figures: Mapping, seed: int, date: str | None = None) -> None:
+def log_sealed(data: Path, figures: Mapping, seed: int, date: str | None = None, beside: tuple[str, ...] = ()) -> None:
     """Appends what was found with `seed`, under the checksums and the reason of the opening. An `Estimate` in figures
     is kept as {"value", "interval", "n"}.
 
     Raises ValueError if the seed is not that of the models (they changed since the seal was opened, or it was chosen
     by hand), or if the seal was not opened for this measurement: every opening takes one set of figures.
     """
-    entries, checksums = _log(data), model_checksums(data)
+    entries, checksums = _log(data), model_checksums(data, beside)
     if seed != draw_seed(checksums):
         raise ValueError(f"seed {seed} does not belong to the models in {data}: they changed since, or it was made up")
     earlier = _entries_of(entries, checksums)

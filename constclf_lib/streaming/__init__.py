@@ -2,20 +2,26 @@
 whatever fails, fails closed. Built in chapter 07.
 """
 
+from .cascade import Cascade, cascade_scores
 from .fail_closed import probability, within
+from .probe_stream import ProbeScorer
 from .scorer import StreamingScorer, score_completions
-from .stop_rules import AnyOf, ExponentialAverage, KInARow, RunningMax, crosses, halt_index, running_risk
+from .stop_rules import AnyOf, ExponentialAverage, KInARow, RunningMax, SlidingMean, crosses, halt_index, running_risk
 from .text_stream import MAX_PIECE, Characters, Pieces
 
 __all__ = [
     "AnyOf",
+    "Cascade",
     "Characters",
     "ExponentialAverage",
     "KInARow",
     "MAX_PIECE",
     "Pieces",
+    "ProbeScorer",
     "RunningMax",
+    "SlidingMean",
     "StreamingScorer",
+    "cascade_scores",
     "crosses",
     "halt_index",
     "probability",

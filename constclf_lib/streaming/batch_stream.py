@@ -35,9 +35,11 @@ class _Row:
     whether the shared cache holds them. `alone`: its own stream, where the backbone bears no pauses.
     """
 
-    def __init__(self, reader: Reader, alone: bool):
-        self.reader, self.rule = reader, reader.rule.fresh()
-        self.alone = TokenStream(reader) if alone else None
+    def __init__(self, reader: Reader, alone: bool, prompt: str | None):
+        self.rule = reader.rule.fresh()
+        self.prefix = reader.prefix_of(prompt)
+        self.room = reader.room(self.prefix)
+        self.alone = TokenStream(reader, prompt) if alone else None
         self.scores: list[float] = []
         self.risk = 0.0
         self.window: list[int] = []
@@ -46,13 +48,17 @@ class _Row:
 
     @property
     def full(self) -> bool:
-        return len(self.window) >= self.reader.room
+        return len(self.window) >= self.room
+
+    def fitting(self, ids: list[int]) -> list[int]:
+        """What of `ids` still fits behind the window."""
+        return ids[: self.room - len(self.window)]
 
     def feed(self, part: list[int]) -> list[int]:
         """What the row reads to learn about `part`: all that it builds on, unless the cache holds that."""
         if self.known:
             return part
-        return [*self.reader.prefix_ids, *self.window, *part] if self.window or part else []
+        return [*self.prefix, *self.window, *part] if self.window or part else []
 
     def take(self, part: list[int], fed: int, logits: list[float]) -> list[float]:
         """Notes that `part`, the end of `fed` tokens, has been read; its logits [len(part)] out of those of a pass."""
@@ -83,13 +89,15 @@ class BatchStream:
     `reads_alone`: whether rows go through the backbone one by one. A context manager.
     """
 
-    def __init__(self, reader: Reader, streams: int):
+    def __init__(self, reader: Reader, streams: int, prompts: Sequence[str] | None = None):
         if streams < 1:
             raise ValueError(f"a batch needs at least one stream, not {streams}")
+        if prompts is not None and len(prompts) != streams:
+            raise ValueError(f"give one prompt per stream, {streams}, not {len(prompts)}")
         self.reader = reader
         self.closed = False
         self.reads_alone = not (reader.ready().pauses and _keeps_every_token(reader.classifier.config))
-        self._rows = [_Row(reader, self.reads_alone) for _ in range(streams)]
+        self._rows = [_Row(reader, self.reads_alone, prompts[i] if prompts else None) for i in range(streams)]
         self._live = self._rows  # the rows of the cache
         self._cache, self._device = None, reader.device
         self._mask = torch.zeros(streams, 0, dtype=torch.long)  # [live rows, columns of the cache], 1 at real tokens
@@ -154,14 +162,14 @@ class BatchStream:
         reader, waiting = self.reader, dict(zip(self._rows, left, strict=True))
         again = [row for row in self._live if row.full and waiting[row]]
         for row in again:
-            row.window = row.window[-(reader.room // 2) :]
-        longest = max(len(row.window) for row in self._live) + len(reader.prefix_ids)
+            row.window = row.window[-(row.room // 2) :]
+        longest = max(len(row.window) + len(row.prefix) for row in self._live)
         if again or self._mask.shape[1] > 2 * longest + 256:
             self._live = [row for row in self._live if not row.closed]
             self._cache, self._mask = None, torch.zeros(len(self._live), 0, dtype=torch.long)
             for row in self._live:
                 row.known = False
-        parts = [reader.fitting(waiting[row], row.window)[0] for row in self._live]
+        parts = [row.fitting(waiting[row]) for row in self._live]
         feeds = [row.feed(part) for row, part in zip(self._live, parts, strict=True)]
         ids, new_mask = pad_batch(feeds, 0)
         mask = torch.cat([self._mask, new_mask], dim=1)

@@ -35,15 +35,10 @@ class Reader:
         self.head = head.direct() if type(head) is ValueHead else head
         self.rule = RunningMax() if rule is None else rule
         self.step_timeout = step_timeout
-        self.prefix_ids = list(classifier.prefix_ids)
         self.vocab_size = classifier.vocab_size
-        window = getattr(classifier, "window", None) if window is None else window
-        limit = min((n for n in (window, classifier.context_length) if n is not None), default=None)
-        self.room = sys.maxsize if limit is None else limit - len(self.prefix_ids)
-        if self.room < 2:
-            raise ValueError(
-                f"a window of {limit} tokens leaves no room for a completion behind a prefix of {len(self.prefix_ids)}"
-            )
+        self.reads_prompt = getattr(classifier, "reads_prompt", False)
+        self._window = getattr(classifier, "window", None) if window is None else window
+        self.room(list(classifier.prefix_ids))  # a window without room is found here, not in service
         self.never = None if self.ready().padding_token else classifier.padding_token  # an id that is no text
 
     def ready(self):
@@ -84,18 +79,42 @@ class Reader:
             raise ValueError(f"token {self.never} is padding to this backbone and cannot be read as text; leave it out")
         return ids
 
-    def fitting(self, ids: list[int], window: list[int]) -> tuple[list[int], list[int]]:
-        """(what still fits behind `window`, the rest)."""
-        fits = self.room - len(window)
-        return ids[:fits], ids[fits:]
+    def prefix_of(self, prompt: str | None) -> list[int]:
+        """What a completion stands behind: the classifier's prefix, and for an exchange classifier the prompt.
 
-    def windows(self, count: int) -> list[tuple[int, int, int]]:
-        """(start, first new, end) of the windows in which a stream of `count` tokens is read; see `scorer.py`."""
-        found = [(0, 0, min(count, self.room))]
+        Raises ValueError for an exchange classifier that is given no prompt.
+        """
+        if not self.reads_prompt:
+            return list(self.classifier.prefix_ids)
+        if prompt is None:
+            raise ValueError("an exchange classifier reads the prompt too: open(prompt=...)")
+        return self.classifier.exchange_prefix_ids(prompt)
+
+    def room(self, prefix: list[int]) -> int:
+        """Tokens of a completion that are read at once behind `prefix`. An exchange classifier's window counts the
+        completion alone. Raises ValueError for less than two.
+        """
+        context, window = self.classifier.context_length, self._window
+        if window is not None and self.reads_prompt:
+            window += len(prefix)
+        limit = min((n for n in (window, context) if n is not None), default=None)
+        room = sys.maxsize if limit is None else limit - len(prefix)
+        if room < 2:
+            raise ValueError(
+                f"a window of {limit} tokens leaves no room for a completion behind a prefix of {len(prefix)}"
+            )
+        return room
+
+    def windows(self, count: int, room: int | None = None) -> list[tuple[int, int, int]]:
+        """(start, first new, end) of the windows in which a stream of `count` tokens is read; see `scorer.py`. room: as
+        `room` gives it, None for the classifier's own prefix.
+        """
+        room = self.room(list(self.classifier.prefix_ids)) if room is None else room
+        found = [(0, 0, min(count, room))]
         while found[-1][2] < count:
             new = found[-1][2]
-            start = new - self.room // 2
-            found.append((start, new, min(count, start + self.room)))
+            start = new - room // 2
+            found.append((start, new, min(count, start + room)))
         return found
 
     def read(self, input_ids: torch.Tensor, cache, attention_mask: torch.Tensor | None = None):

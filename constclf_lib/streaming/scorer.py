@@ -36,7 +36,7 @@ from .token_stream import TokenStream
 
 
 class StreamingScorer(Reader):
-    """Opens streams on one output classifier. Holds no state of any stream.
+    """Opens streams on one output or exchange classifier. Holds no state of any stream.
 
     classifier: models.OutputClassifier, put into eval mode (dropout would make every score a dice throw). rule: a stop
     rule, RunningMax() if None; each stream gets a fresh copy. device: moves the classifier there if given.
@@ -46,53 +46,71 @@ class StreamingScorer(Reader):
     ClassifierError, naming the property, for a backbone that was seen to read a stream otherwise than in one pass.
     """
 
-    def open(self, fingerprint: str | None = None) -> TokenStream:
+    layers: tuple[int, ...] = ()  # of the guarded model it wants no hidden states
+
+    def check_assistant(self, model, tokenizer) -> None:
+        """Raises ValueError unless the assistant's token ids mean the same to the classifier."""
+        self.check_tokenizer(tokenizer)
+
+    def open(self, fingerprint: str | None = None, prompt: str | None = None) -> TokenStream:
         """A new token stream. Pass the fingerprint of the tokenizer that makes the ids and a wrong one is refused with
-        ValueError.
+        ValueError. prompt: what is answered; an exchange classifier reads it first (chapter 10), others do not.
         """
         if fingerprint is not None:
             self.check_fingerprint(fingerprint)
-        return TokenStream(self)
+        return TokenStream(self, prompt)
 
-    def open_text(self) -> TextStream:
+    def open_text(self, prompt: str | None = None) -> TextStream:
         """A new text stream, for text from any source in any chunks: text_stream.TextStream. Raises ValueError if the
         classifier has no tokenizer.
         """
-        return TextStream(self.open(), self.classifier.tokenizer)
+        return TextStream(self.open(prompt=prompt), self.classifier.tokenizer)
 
-    def open_batch(self, streams: int) -> BatchStream:
-        """`streams` token streams scored together: batch_stream.BatchStream."""
-        return BatchStream(self, streams)
+    def open_batch(self, streams: int, prompts: Sequence[str] | None = None) -> BatchStream:
+        """`streams` token streams scored together: batch_stream.BatchStream. prompts: one each, as in `open`."""
+        return BatchStream(self, streams, prompts)
 
-    def score(self, token_ids: Iterable[int]) -> list[float]:
+    def score(self, token_ids: Iterable[int], prompt: str | None = None) -> list[float]:
         """The probabilities [n] of a finished completion, by the same road as a stream (long ones too)."""
-        with self.open() as stream:
+        with self.open(prompt=prompt) as stream:
             return stream.push(token_ids)
 
 
 @torch.inference_mode()
-def score_completions(output_classifier, completions: Sequence, batch_size: int = 64) -> list[np.ndarray]:
+def score_completions(
+    output_classifier, completions: Sequence, batch_size: int = 64, prompts: Sequence[str] | None = None
+) -> list[np.ndarray]:
     """Probability of harm at every token of every completion, by batched full passes: one float32 array per completion.
 
     `completions`: texts, or token ids where they are known (`reply["ids"]`: text encoded again may split differently).
     Completions longer than the window are read in the windows of a stream, all in the same batches; one row at a time
-    where the backbone does not bear padding. NaN is handed on, not hidden: `replay` makes an error of it.
-    Raises ClassifierError as a StreamingScorer does.
+    where the backbone does not bear padding. NaN is handed on, not hidden: `replay` makes an error of it. prompts: what
+    the completions answer, one each; an exchange classifier needs them.
+    Raises ClassifierError as a StreamingScorer does, ValueError for another number of prompts.
     """
     scorer = StreamingScorer(output_classifier)
-    classifier, prefix = scorer.classifier, scorer.prefix_ids
+    classifier = scorer.classifier
+    if prompts is not None and len(prompts) != len(completions):
+        raise ValueError(f"{len(prompts)} prompts for {len(completions)} completions: they must belong together")
+    prefixes = [scorer.prefix_of(prompts[i] if prompts is not None else None) for i in range(len(completions))]
     batch_size = batch_size if scorer.ready().padding else 1
     rows = [scorer.check_ids(text_ids(classifier.tokenizer, c) if isinstance(c, str) else c) for c in completions]
     scores = [np.zeros(len(row), np.float32) for row in rows]
-    parts = [(i, *window) for i, row in enumerate(rows) if row for window in scorer.windows(len(row))]
-    parts.sort(key=lambda part: part[3] - part[1])  # neighbours of one length waste little padding
+    parts = [
+        (i, *window)
+        for i, row in enumerate(rows)
+        if row
+        for window in scorer.windows(len(row), scorer.room(prefixes[i]))
+    ]
+    # neighbours of one length waste little padding
+    parts.sort(key=lambda part: part[3] - part[1] + len(prefixes[part[0]]))
     for first in range(0, len(parts), batch_size):
         batch = parts[first : first + batch_size]
-        input_ids, attention_mask = pad_batch([prefix + rows[i][start:end] for i, start, _, end in batch], 0)
+        input_ids, attention_mask = pad_batch([prefixes[i] + rows[i][start:end] for i, start, _, end in batch], 0)
         output = classifier(
             input_ids.to(classifier.device), attention_mask=attention_mask.to(classifier.device), with_lm_logits=False
         )
         probabilities = torch.sigmoid(output.harm_logits.float()).cpu().numpy()
         for (i, start, new, end), row in zip(batch, probabilities, strict=True):
-            scores[i][new:end] = row[len(prefix) + new - start : len(prefix) + end - start]
+            scores[i][new:end] = row[len(prefixes[i]) + new - start : len(prefixes[i]) + end - start]
     return scores

@@ -74,6 +74,25 @@ class ExponentialAverage:
         return self._sum / self._weight
 
 
+class SlidingMean:
+    """The mean of the last `width` numbers, of all of them while there are fewer (SWiM, chapter 10). State: `width`
+    numbers. Raises ValueError for width < 1.
+    """
+
+    def __init__(self, width: int) -> None:
+        if width < 1:
+            raise ValueError(f"width must be at least 1, not {width}")
+        self.width = width
+        self._last: deque[float] = deque(maxlen=width)
+
+    def fresh(self) -> SlidingMean:
+        return SlidingMean(self.width)
+
+    def update(self, p: float) -> float:
+        self._last.append(p)
+        return math.fsum(self._last) / len(self._last)
+
+
 class AnyOf:
     """The highest risk of several rules: halts when one of them would (under one threshold for all)."""
 

@@ -17,14 +17,16 @@ from .reader import Reader
 
 
 class TokenStream:
-    """One completion. `scores`: a probability per token; `risk`: the highest value of the stop rule so far, infinity
+    """One completion (of `prompt`, where the classifier reads exchanges). `scores`: a probability per token; `risk`: the highest value of the stop rule so far, infinity
     after a failure; `position`: tokens read.
 
     A context manager; close it in `finally` otherwise. Scores and risk stay readable after `close`, the cache is freed.
     """
 
-    def __init__(self, reader: Reader):
+    def __init__(self, reader: Reader, prompt: str | None = None):
         self.reader = reader
+        self._prefix = reader.prefix_of(prompt)
+        self._room = reader.room(self._prefix)
         self.scores: list[float] = []
         self.risk = 0.0
         self.closed = False
@@ -38,9 +40,9 @@ class TokenStream:
     def position(self) -> int:
         return len(self.scores)
 
-    def push(self, token_ids: Iterable[int]) -> list[float]:
+    def push(self, token_ids: Iterable[int], states: object = None) -> list[float]:
         """Scores the next tokens: one probability each, that the whole completion will be harmful, having read
-        everything up to and with that token.
+        everything up to and with that token. states: what a probe reads (chapter 10); left alone here.
 
         Whatever goes wrong (also an interrupt) closes the stream and sets `risk` to infinity before it is raised:
         StreamClosedError, ClassifierError for a score that is no number, ClassifierTimeout, ValueError for ids outside
@@ -66,12 +68,13 @@ class TokenStream:
         """The logits [len(ids)] of the next tokens, and the cache moved on; `push` without the judgement."""
         reader, cache, window, logits = self.reader, self._cache, self._window, []
         while ids:
-            if len(window) >= reader.room:  # full: go on behind the last half of it, read again from its own beginning
-                cache, window = None, window[-(reader.room // 2) :]
-            part, ids = reader.fitting(ids, window)
+            if len(window) >= self._room:  # full: go on behind the last half of it, read again from its own beginning
+                cache, window = None, window[-(self._room // 2) :]
+            fits = self._room - len(window)
+            part, ids = ids[:fits], ids[fits:]
             if cache is not None and not self._seen.chunks:  # several tokens behind its state would come out wrong
                 part, ids = part[:1], part[1:] + ids
-            feed = part if cache is not None else [*reader.prefix_ids, *window, *part]
+            feed = part if cache is not None else [*self._prefix, *window, *part]
             cache, harm = reader.read(torch.tensor([feed], device=self._device), cache)
             window = window + part
             logits += harm.tolist()[0][-len(part) :]  # the one wait for the device

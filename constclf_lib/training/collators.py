@@ -69,7 +69,7 @@ class VerdictCollator:
 
 class CompletionCollator:
     """Rows with `completion` and `harmful` -> a batch for the output classifier. It sees the completion only, never the
-    prompt.
+    prompt, unless a row brings `prefix_ids` of its own (exchange classifier).
 
     Batch: input_ids and attention_mask [batch, time], mask [batch, time] bool (True at completion tokens), labels
     [batch] float in [0, 1].
@@ -85,8 +85,11 @@ class CompletionCollator:
         ]
         # a training crop, asked for by name; None crops nothing
         bodies = [list(body)[: self.max_length] for body in bodies]
-        input_ids, attention_mask = pad_batch([self.prefix + body for body in bodies], self.tokenizer.pad_token_id or 0)
+        prefixes = [row.get("prefix_ids", self.prefix) for row in rows]
+        texts = [[*prefix, *body] for prefix, body in zip(prefixes, bodies, strict=True)]
+        input_ids, attention_mask = pad_batch(texts, self.tokenizer.pad_token_id or 0)
         mask = attention_mask.bool()
-        mask[:, : len(self.prefix)] = False
+        for row, prefix in enumerate(prefixes):
+            mask[row, : len(prefix)] = False
         labels = torch.tensor([float(row["harmful"]) for row in rows])
         return {"input_ids": input_ids, "attention_mask": attention_mask, "mask": mask, "labels": labels}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from ..models import InputClassifier, OutputClassifier
-from ..prompts import verdict_prompt_ids
+from ..models import ExchangeClassifier, InputClassifier, OutputClassifier
+from ..prompts import exchange_prefix_ids, verdict_prompt_ids
 from ..tokenization import batch_text_ids
 from .arguments import fine_tune_arguments, latest_checkpoint
 from .collators import CompletionCollator, VerdictCollator
@@ -28,10 +28,14 @@ def verdict_rows(tokenizer, exchanges) -> list[dict]:
     ]
 
 
-def completion_rows(tokenizer, exchanges) -> list[dict]:
-    """Rows for CompletionCollator, tokenized once."""
+def completion_rows(tokenizer, exchanges, with_prompt: bool = False) -> list[dict]:
+    """Rows for CompletionCollator, tokenized once. with_prompt: behind the prompt, for an exchange classifier."""
     pairs = zip(batch_text_ids(tokenizer, exchanges.completion), exchanges.harmful, strict=True)
-    return [{"input_ids": ids, "harmful": bool(harmful)} for ids, harmful in pairs]
+    rows = [{"input_ids": ids, "harmful": bool(harmful)} for ids, harmful in pairs]
+    if with_prompt:
+        for row, prompt in zip(rows, exchanges.prompt, strict=True):
+            row["prefix_ids"] = exchange_prefix_ids(tokenizer, prompt)
+    return rows
 
 
 def hold_words(model, but: Sequence[int] = ()) -> None:
@@ -89,6 +93,7 @@ def train_output_classifier(
     loss: str = "annealed",
     lam: float = 1.0,
     anneal_end: float = 0.75,
+    reads_prompt: bool = False,
     seed: int = 0,
     lr: float = 1e-3,
     batch: int = 32,
@@ -98,7 +103,7 @@ def train_output_classifier(
     **arguments,
 ) -> tuple[OutputClassifier, list[dict]]:
     """An output classifier fine-tuned from `backbone` on a frame with `completion` and `harmful`. Returns it and the
-    log.
+    log. reads_prompt: an ExchangeClassifier, on a frame with `prompt` as well (chapter 10).
 
     backbone: a name, path or causal LM, which gets a new value head; or an OutputClassifier, to train it further.
     held: see `hold_words`. output_dir: where checkpoints go and from where an interrupted run goes on. arguments: as in
@@ -107,7 +112,8 @@ def train_output_classifier(
     classifier = backbone
     if not isinstance(backbone, OutputClassifier):
         torch.manual_seed(seed)  # the head's start is part of the seed
-        classifier = OutputClassifier.from_backbone(backbone, base_rate=float(exchanges.harmful.mean()))
+        kind = ExchangeClassifier if reads_prompt else OutputClassifier
+        classifier = kind.from_backbone(backbone, base_rate=float(exchanges.harmful.mean()))
     if held:
         hold_words(classifier.model)
         arguments.setdefault("weight_decay", 0.0)
@@ -115,7 +121,7 @@ def train_output_classifier(
         classifier,
         fine_tune_arguments(output_dir or _scratch(), steps, batch, lr, seed, **arguments),
         data_collator=CompletionCollator(classifier.tokenizer),
-        train_dataset=completion_rows(classifier.tokenizer, exchanges),
+        train_dataset=completion_rows(classifier.tokenizer, exchanges, classifier.reads_prompt),
         loss=loss,
         lam=lam,
         anneal_end=anneal_end,

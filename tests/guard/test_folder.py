@@ -75,7 +75,7 @@ def test_a_guard_with_one_side_or_none_is_saved_as_it_is(tmp_path):
     assert again.input_classifier is None and again.output_classifier is not None and again.thresholds == LIMITS
     GuardedModel(llama(len(TOKENIZER)), TOKENIZER).save_pretrained(tmp_path / "one")
     bare = GuardedModel.from_pretrained(tmp_path / "one")
-    assert bare.scorer is bare.input_classifier is bare.thresholds is None
+    assert bare.monitor is bare.input_classifier is bare.thresholds is None
     assert names(tmp_path / "one") == ["assistant", "thresholds.json"]  # the old part is gone
 
 
@@ -156,7 +156,7 @@ def test_thresholds_belong_to_their_stop_rule(tmp_path):
     assert json.loads((tmp_path / "thresholds.json").read_text())["rule"] == "KInARow"
     with pytest.raises(ValueError, match="chosen for the stop rule KInARow, not RunningMax"):
         GuardedModel.from_pretrained(tmp_path)
-    assert GuardedModel.from_pretrained(tmp_path, rule=KInARow(2)).scorer.rule.k == 2
+    assert GuardedModel.from_pretrained(tmp_path, rule=KInARow(2)).monitor.rule.k == 2
     assert GuardedModel.from_pretrained(tmp_path, thresholds=Thresholds(1, 1, 1)).thresholds.output == 1
 
 

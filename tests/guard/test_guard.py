@@ -338,7 +338,7 @@ def test_an_assistant_with_another_tokenizer_is_guarded_through_its_text(kind):
     )
     assert model.through_text
     _, reply = events_and_reply(model)
-    outside = guard_text_stream([words], model.scorer, 0.5)
+    outside = guard_text_stream([words], model.monitor, 0.5)
     assert "".join(outside) == reply.released_text and reply.status == "halted_output" == outside.status
     assert reply.released_text.lower() == "the old lantern sleeps. grind the" and reply.withheld_text.startswith(
         " ashbane"
