@@ -75,6 +75,12 @@ def _output(*run):
     make_output(*run)
 
 
+def _exchange(*run):
+    from .recipes.monitors import make_exchange
+
+    make_exchange(*run)
+
+
 def _thresholds(*run):
     from .recipes.measure import make_thresholds
 
@@ -91,6 +97,36 @@ def _results(data, log, why: str = ""):
     from .recipes.measure import make_results
 
     make_results(data, log, why)
+
+
+def _probe(*run):
+    from .recipes.monitors import make_probe
+
+    make_probe(*run)
+
+
+def _monitor_thresholds(*run):
+    from .recipes.monitors import make_monitor_thresholds
+
+    make_monitor_thresholds(*run)
+
+
+def _monitors_development(*run):
+    from .recipes.monitors import make_monitors_development
+
+    make_monitors_development(*run)
+
+
+def _monitors(data, log, why: str = ""):
+    from .recipes.monitors import make_monitors_results
+
+    make_monitors_results(data, log, why)
+
+
+def _probe_ablations(*run):
+    from .recipes.probe_ablations import make_probe_ablations
+
+    make_probe_ablations(*run)
 
 
 def _cards(*run):
@@ -124,17 +160,34 @@ STAGES = (
     Stage("bodyguard", 25, ("models/bodyguard",), _bodyguard),
     Stage("input", 2, ("models/input_classifier",), _input),
     Stage("output", 4, ("models/output_classifier",), _output),
+    Stage("exchange", 15, ("monitors/exchange_classifier",), _exchange),
     Stage("ablations", 35, (), _ablations),
     Stage("augmentation", 25, (), _augmentation),
     Stage("controls", 25, (), _controls),
     Stage("thresholds", 10, ("models/thresholds.json",), _thresholds),
     Stage("development", 20, (), _development),
     Stage("results", 16, ("lab/sealed.parquet",), _results),
+    Stage("probe", 5, ("monitors/probe",), _probe),
+    Stage("probe_ablations", 20, (), _probe_ablations),
+    Stage("monitor_thresholds", 8, ("monitors/thresholds.json",), _monitor_thresholds),
+    Stage("monitors_development", 20, (), _monitors_development),
+    Stage("monitors", 20, (), _monitors),
     Stage("cards", 0, (), _cards),
 )
-STUDIES = ("ablations", "augmentation", "controls", "development")  # what chapters compare; no model depends on them
+STUDIES = (
+    "ablations",
+    "augmentation",
+    "controls",
+    "development",
+    "probe_ablations",
+    "monitors_development",
+)  # what chapters compare; no model depends on them
+MEASURES_SEALED = ("results", "monitors")
 BESIDE = "assistant"  # trained beside the stages up to the first that needs it
-NEEDS_ASSISTANT = ("thresholds", "development", "results", "cards")
+NEEDS_ASSISTANT = (
+    "thresholds", "development", "results", "probe", "probe_ablations", "monitor_thresholds", "monitors_development",
+    "monitors", "cards",
+)  # fmt: skip
 NAMES = tuple(stage.name for stage in STAGES)
 
 
@@ -200,7 +253,7 @@ def run_stage(stage: Stage, data: Path, force: bool = False, why: str = "") -> N
     _keep_memory()
     started = time.monotonic()
     print(f"[{stage.name}] about {stage.minutes:g} minutes", flush=True)
-    run = partial(_results, why=why) if stage.name == "results" and why else stage.run
+    run = partial(stage.run, why=why) if stage.name in MEASURES_SEALED and why else stage.run
     with nullcontext() if stage.name in NEEDS_ASSISTANT else _one_thread():
         run(data, partial(_say, stage.name))
     shutil.rmtree(data / ".build" / stage.name, ignore_errors=True)

@@ -36,9 +36,9 @@ def generate_replies(
     """What the unguarded assistant writes, many prompts at a time, with a KV cache. One dict per prompt, in order:
 
     note, text: what was written; note_ids, ids: their token ids; tokens: the text in pieces, one per id, whole
-    characters only; prompt_tokens, note_tokens, completion_tokens: lengths; error: "" or what went wrong after this text;
-    error_kind: "", "context_length_exceeded" or "generation_failed". Row i samples with seed + i; temperature 0 is
-    greedy.
+    characters only; prompt_tokens, note_tokens, completion_tokens: lengths; error: "" or what went wrong after this
+    text; error_kind: "", "context_length_exceeded" or "generation_failed". Row i samples with seed + i; temperature 0
+    is greedy.
     """
     control = ControlTokens.of(assistant, tokenizer)
     rows = [

@@ -6,11 +6,12 @@ The library below never imports it: whoever brings their own data needs nothing 
 from .artifacts import lab_tokenizer, load_lab, load_thresholds
 from .attackers import draw_targets, hunt_with_feedback, try_plans
 from .attacks import ATTACKS, SEEN, SLOTS, TEAMS, UNSEEN, draw_composition, kinds_of
-from .augmentation import augment, not_understood
+from .augmentation import augment, not_understood, unreadable
 from .campaign import (
     LONGEST,
     Part,
     answer_all,
+    asks_for_code,
     baseline_counts,
     baselines_of,
     count_campaign,
@@ -22,6 +23,7 @@ from .campaign import (
     measure_system,
     reply_lengths,
     run_campaign,
+    streaming_table,
 )
 from .codes import CODES
 from .constitution import load_constitution, system_prompt
@@ -126,6 +128,7 @@ __all__ = [
     "answer_all",
     "as_assistant",
     "asks",
+    "asks_for_code",
     "assistant_corpus",
     "attack_outcome",
     "attack_success",
@@ -187,6 +190,7 @@ __all__ = [
     "run_campaign",
     "save_split",
     "shingles",
+    "streaming_table",
     "system_prompt",
     "tales",
     "topics",
@@ -194,6 +198,7 @@ __all__ = [
     "true_facts",
     "try_plans",
     "universal_plan",
+    "unreadable",
     "words_released",
     "write_exchange",
 ]

@@ -1,4 +1,4 @@
-"""A linear probe on the guarded model's own hidden states: a score per token for some hundred multiply-adds. Chapter 10.
+"""A linear probe on the guarded model's own hidden states: a score per token, nearly for nothing. Chapter 10.
 
 What it does: one number per token out of the hidden states of chosen layers, which the model computed anyway while it
 wrote (arXiv 2601.04603, section 4). Works with any Hugging Face causal LM through `output_hidden_states`. A probe means

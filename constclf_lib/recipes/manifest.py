@@ -23,6 +23,9 @@ STAGE_OF = (  # the first prefix that fits names the stage that makes a file; th
     ("models/input_classifier/", "input"),
     ("models/output_classifier/", "output"),
     ("models/thresholds.json", "thresholds"),
+    ("monitors/exchange_classifier/", "exchange"),
+    ("monitors/probe/", "probe"),
+    ("monitors/thresholds.json", "monitor_thresholds"),
     ("reference_results.json", "results"),
 )
 

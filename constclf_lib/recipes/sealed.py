@@ -35,7 +35,7 @@ class AlreadyMeasured(RuntimeError):
 
 
 def model_checksums(data: Path, beside: tuple[str, ...] = ()) -> dict[str, str]:
-    """{file: sha256} of the models and thresholds in a data folder, and in the folders `beside` theirs; the cards, which
+    """{file: sha256} of the models and thresholds in a data folder, those in the folders `beside` too; the cards, which
     are prose, left aside.
 
     Raises FileNotFoundError if there are no thresholds: what is not calibrated is not finished.
@@ -64,7 +64,7 @@ def already_measured(data: Path) -> bool:
 def open_seal(data: Path, why: str = "", date: str | None = None, beside: tuple[str, ...] = ()) -> int:
     """Logs that the models in `data` are about to be measured, and returns the seed of their sealed red team.
 
-    why: what for; a must from the second time on. date: now (UTC), unless told otherwise. beside: more folders of models
+    why: what for; a must from the second time on. date: now (UTC), unless told otherwise. beside: folders of models
     that are measured together with data/models, such as "monitors/". Raises AlreadyMeasured if
     the same checksums are in the log and no reason is given.
     """

@@ -38,7 +38,7 @@ class Cascade:
             raise ValueError("escalate_above is NaN: nothing would ever be above it")
         if second.layers:
             raise ValueError(
-                "the second stage reads what the first escalates, by then without hidden states; swap them"
+                "the second stage gets no hidden states of what was written before it was asked; swap them"
             )
         self.first, self.second, self.layers = first, second, first.layers
         self.weight, self.escalate_above = weight, escalate_above

@@ -17,8 +17,8 @@ from .reader import Reader
 
 
 class TokenStream:
-    """One completion (of `prompt`, where the classifier reads exchanges). `scores`: a probability per token; `risk`: the highest value of the stop rule so far, infinity
-    after a failure; `position`: tokens read.
+    """One completion (of `prompt`, where the classifier reads exchanges). `scores`: a probability per token; `risk`:
+    the highest value of the stop rule so far, infinity after a failure; `position`: tokens read.
 
     A context manager; close it in `finally` otherwise. Scores and risk stay readable after `close`, the cache is freed.
     """

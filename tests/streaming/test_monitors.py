@@ -57,7 +57,7 @@ def probe_of(model, seed=0, **options):
     return probe
 
 
-# ------------------------------------------------------------------------------------------------ the exchange classifier
+# ------------------------------------------------------------------------------------ the exchange classifier
 
 
 def one_pass(classifier, prompt, ids):
