@@ -35,7 +35,7 @@ class Stage(NamedTuple):
     name: str
     minutes: float
     makes: tuple[str, ...]
-    run: Callable[[Path, Callable[[str], None]], None]
+    run: Callable[..., None]
 
 
 # Each imports what it needs when it runs: `--check` and `--help` need neither torch nor transformers.

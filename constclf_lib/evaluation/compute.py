@@ -94,7 +94,7 @@ def forward_flops(model_or_config: Any, tokens: ArrayLike, lm_head_tokens: Array
     return 2 * shape.body * tokens + attention + 2 * shape.head * np.asarray(lm_head_tokens, float)
 
 
-def _in_windows(model: Any, tokens: np.ndarray, wrapper: ArrayLike, room: int | None, heads: int = 0) -> np.ndarray:
+def _in_windows(model: Any, tokens: np.ndarray, wrapper: Any, room: int | None, heads: int = 0) -> np.ndarray:
     """FLOPs of reading so many tokens behind a wrapper, in one pass (room None) or in windows of `room` that overlap by
     half; the LM head at `heads` positions of each window.
     """
@@ -119,10 +119,11 @@ def output_flops(classifier: Any, completion_tokens: ArrayLike, prompt_tokens: A
     tokens = np.asarray(completion_tokens, float)
     head = 2 * sum(p.numel() for p in classifier.value_head.parameters() if p.ndim == 2)
     own, room = len(classifier.prefix_ids), classifier.window
+    wrapper: Any = own
     if classifier.reads_prompt:
         wrapper = np.asarray(prompt_tokens, float) + 2  # the tokens of the two turns
-    else:
-        wrapper, room = own, None if room is None else room - own
+    elif room is not None:
+        room -= own
     return _in_windows(classifier.model, tokens, wrapper, room) + tokens * head
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -91,7 +92,7 @@ def make_probe_ablations(data: Path, log: Callable[[str], None]) -> None:
         options = {"layers": None, "width": 1, "loss": "softmax", "tau": 1.0} | settings
         probe = seen.probe(options.pop("layers"), options.pop("width"))
         probe, _ = train_probe(probe, seen.of(seen.train, probe), seen.labels, STEPS, disable_tqdm=True, **options)
-        readings = {"window": SlidingMean(probe.width)}
+        readings: dict[str, Any] = {"window": SlidingMean(probe.width)}
         if probe.width > 1:
             readings |= {"none": SlidingMean(1), "ema": ExponentialAverage(2 / (probe.width + 1))}
         result = {reading: judged(ProbeScorer(probe, rule), seen) for reading, rule in readings.items()}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -66,7 +67,7 @@ class CascadeStream:
         self.closed = False
         self.escalated_at: int | None = None
         self._first = cascade.first.open(prompt=prompt)
-        self._second = None
+        self._second: Any = None
         self._read: list[int] = []  # tokens that the second stage has yet to see
 
     def push(self, token_ids: Iterable[int], states: Tensor | None = None) -> list[float]:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -73,7 +75,7 @@ class ProbeTrainer(QuietTrainer):
 def train_probe(
     probe: LinearProbe,
     states: Sequence[Tensor],
-    harmful: Sequence[bool],
+    harmful: Sequence[bool] | np.ndarray,
     steps: int = 600,
     *,
     loss: str = "softmax",
@@ -90,7 +92,9 @@ def train_probe(
     """
     if len(states) != len(harmful):
         raise ValueError(f"{len(states)} replies and {len(harmful)} labels: one each")
-    rows = [{"states": x, "harmful": bool(y)} for x, y in zip(states, harmful, strict=True) if len(x)]
+    rows: list[dict[str, Any]] = [
+        {"states": x, "harmful": bool(y)} for x, y in zip(states, harmful, strict=True) if len(x)
+    ]
     wrong = [tuple(row["states"].shape) for row in rows if row["states"].shape[1] != probe.linear.in_features]
     if not rows or wrong:
         raise ValueError(
