@@ -5,10 +5,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from constclf_lib.evaluation import compute_overhead, flops_per_token, forward_flops
+from constclf_lib.evaluation import compute_overhead, flops_per_token, forward_flops, output_flops, probe_flops
 from constclf_lib.evaluation.compute import _MATRICES
+from constclf_lib.models import ExchangeClassifier, LinearProbe
 from constclf_lib.streaming.reader import Reader
-from tests.tiny_models import llama
+from tests.tiny_models import causal_lm, lab_tokenizer, llama
 
 
 @pytest.mark.parametrize("kv_heads, tied", [(4, True), (2, False)])
@@ -93,3 +94,19 @@ def test_what_windows_read_again_is_counted(lab, monkeypatch):
     assert overhead.input_share == pytest.approx(
         float(forward_flops(config, 8, 1) + forward_flops(config, 6, 1)) / base
     )
+
+
+def test_an_exchange_classifier_reads_the_prompt_in_every_window():
+    torch.manual_seed(0)
+    classifier = ExchangeClassifier.from_backbone(causal_lm(vocab=len(lab_tokenizer())), lab_tokenizer())
+    head = 2 * sum(p.numel() for p in classifier.value_head.parameters() if p.ndim == 2)
+    one_pass = forward_flops(classifier.model, 12 + 30) + 30 * head
+    assert output_flops(classifier, 30, 10) == pytest.approx(one_pass)
+    classifier.window = 8
+    windows = Reader(classifier).windows(30, 8)
+    want = sum(forward_flops(classifier.model, 12 + end - start) for start, _, end in windows) + 30 * head
+    assert output_flops(classifier, [30.0], [10.0])[0] == pytest.approx(want)
+
+
+def test_a_probe_costs_one_product_per_token():
+    assert probe_flops(LinearProbe(32, [0, 1]), [3, 0]).tolist() == [2 * 64 * 3, 0]
