@@ -225,10 +225,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def build(data: Path, stages: list[Stage], force: bool = False, why: str = "") -> None:
     """Runs stages in order, the assistant's beside those that do not need it. A stage whose files are there is skipped
-    unless `force`, or unless it makes no file of its own (it measures). Raises RuntimeError if the stage beside fails.
+    unless `force`, or it makes no file of its own (it measures), or `why` asks for another look at a sealed team.
+    Raises RuntimeError if the stage beside fails.
     """
     todo = [
-        stage for stage in stages if force or not stage.makes or not all((data / part).exists() for part in stage.makes)
+        stage
+        for stage in stages
+        if force
+        or (why and stage.name in MEASURES_SEALED)
+        or not stage.makes
+        or not all((data / part).exists() for part in stage.makes)
     ]
     names, minutes = ", ".join(stage.name for stage in todo) or "nothing", sum(stage.minutes for stage in todo)
     print(f"to do: {names}; about {minutes:.0f} minutes of one core", flush=True)

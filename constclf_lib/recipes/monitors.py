@@ -249,7 +249,12 @@ def make_monitors_development(data: Path, log: Callable[[str], None]) -> None:
 
 
 def make_monitors_results(data: Path, log: Callable[[str], None], why: str = "") -> None:
-    """A sealed red team that is these models' own, once. why: for a second look (sealed.py)."""
+    """A sealed red team that is these models' own, once. why: for a second look (sealed.py); without one, nothing is
+    done where they were measured already.
+    """
+    if sealed.already_measured(data, ("monitors/",)) and not why.strip():
+        log("measured already; for another look, say why")
+        return
     watchers, settings = Watchers(data), settings_of(data)
     seed = sealed.open_seal(data, why, beside=("monitors/",))
     found = measure(watchers, settings, make_split("sealed", seed=seed), log)

@@ -56,9 +56,9 @@ def draw_seed(checksums: Mapping[str, str]) -> int:
     return int(hashlib.sha256(json.dumps(dict(checksums), sort_keys=True).encode()).hexdigest()[:8], 16)
 
 
-def already_measured(data: Path) -> bool:
+def already_measured(data: Path, beside: tuple[str, ...] = ()) -> bool:
     """Was the seal opened before for the models that stand in `data` now?"""
-    return bool(_entries_of(_log(data), model_checksums(data)))
+    return bool(_entries_of(_log(data), model_checksums(data, beside)))
 
 
 def open_seal(data: Path, why: str = "", date: str | None = None, beside: tuple[str, ...] = ()) -> int:

@@ -6,10 +6,7 @@ import re
 import pytest
 import torch
 
-from constclf_lib import (
-    build,  # TODO-MODULE
-    data_path,
-)
+from constclf_lib import build, data_path
 from constclf_lib.lab import lab_tokenizer, load_split
 from constclf_lib.models import save_language_model
 from constclf_lib.recipes import manifest
@@ -67,6 +64,14 @@ def test_stages_are_skipped_forced_and_run_in_order(data, capsys):
     assert ran[-1] == "made"
     out, err = capsys.readouterr()
     assert "about 2 minutes" in out and "[missing] hello" in err
+
+
+def test_a_reason_for_another_look_runs_what_is_there_already(data):
+    looked = []
+    stage = build.Stage("results", 1, ("lab",), lambda folder, log, why="": looked.append(why))
+    build.build(data, [stage])
+    build.build(data, [stage], why="a rule of grading was wrong")
+    assert looked == ["a rule of grading was wrong"]
 
 
 class Beside:
