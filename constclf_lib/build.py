@@ -10,19 +10,19 @@ How a part is made stands in recipes/make.py, how it is measured in the other re
 from __future__ import annotations
 
 import argparse
-import ctypes
 import multiprocessing
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from ._data import data_path
 from .recipes import manifest
+from .recipes.memory import keep_memory
 
 
 def _say(stage: str, line: str) -> None:
@@ -256,7 +256,7 @@ def run_stage(stage: Stage, data: Path, force: bool = False, why: str = "") -> N
     """One stage, with a line when it begins and when it ends. Training runs on one thread."""
     if force:
         shutil.rmtree(data / ".build" / stage.name, ignore_errors=True)
-    _keep_memory()
+    keep_memory()
     started = time.monotonic()
     print(f"[{stage.name}] about {stage.minutes:g} minutes", flush=True)
     run = partial(stage.run, why=why) if stage.name in MEASURES_SEALED and why else stage.run
@@ -264,17 +264,6 @@ def run_stage(stage: Stage, data: Path, force: bool = False, why: str = "") -> N
         run(data, partial(_say, stage.name))
     shutil.rmtree(data / ".build" / stage.name, ignore_errors=True)
     print(f"[{stage.name}] done in {(time.monotonic() - started) / 60:.1f} minutes", flush=True)
-
-
-def _keep_memory() -> None:
-    """Has glibc keep the memory that it freed: rows of many lengths make it give large pieces back and ask for them
-    again at every step, and on some machines that takes as long as the training. Elsewhere nothing happens.
-    """
-    trim_threshold, top_pad, mmap_max = -1, -2, -4  # names of mallopt(3)
-    with suppress(OSError, AttributeError, TypeError):  # no such library, no such function; Windows has neither
-        mallopt = ctypes.CDLL(None).mallopt
-        for name, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 2**28)):
-            mallopt(name, value)
 
 
 @contextmanager

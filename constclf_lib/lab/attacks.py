@@ -3,7 +3,7 @@
 Chapter 09 attacks with them; chapter 01 uses some as augmentation. Reading-side attacks change what the bodyguards
 *read* in the prompt; writing-side attacks ask for the *reply* in a disguise. The assistant understands them all. Every
 kind belongs to one red team: "train" kinds are in the training of the classifiers; on "development" kinds a guard may
-be tuned, as often as one likes; "sealed" kinds are kept for the one measurement at the end. What belongs to the last
+be tuned, as often as one likes; "sealed" kinds are kept for the measurement at the end. What belongs to the last
 two occurs in nothing that any part of a guard reads.
 Deliberately not here: the codes themselves (codes.py), plans, and who searches among them (plans.py, pooled_attack.py).
 """

@@ -70,7 +70,7 @@ tags: [constitutional-classifier, emberfall]
 ## Figures
 
 As last measured (`python -m constclf_lib.build --only results`), with 95% intervals. No training and no threshold saw
-the splits that were measured on. Attacks are those of the sealed team, measured once for these models (`sealed_log`).
+the splits that were measured on. Attacks are those of the sealed team, with every look at it on record (`sealed_log`).
 
 | | |
 |---|---|

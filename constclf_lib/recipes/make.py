@@ -42,6 +42,7 @@ from ..models import save_language_model
 from ..prompts import ASSISTANT, END, NOTE, USER, chat_id
 from ..tokenization import batch_text_ids
 from ..training import pack, pretrain, pretrain_arguments, train_input_classifier, train_output_classifier
+from .memory import EVERY, hand_back_memory
 
 VOCABULARY = 7168
 TALES = 60_000  # documents that the bodyguards' backbone reads first, and so many beside the exchanges
@@ -262,10 +263,14 @@ def make_output(data: Path, log: Callable[[str], None]) -> None:
 
 
 class Progress(TrainerCallback):
-    """Hands the Trainer's log lines to `log`."""
+    """Hands the Trainer's log lines to `log`, and free memory back to the system every few steps."""
 
     def __init__(self, log: Callable[[str], None]):
         self._log = log
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % EVERY == 0:
+            hand_back_memory()
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         shown = {

@@ -1,4 +1,5 @@
-"""The sealed red team is measured once per set of models, and every look at it is on record. Chapter 09 quotes it.
+"""The sealed red team is measured once per set of models, again only for a reason that is logged;
+every look is on record. Chapter 09 quotes it.
 
 `sealed_log` in `data/reference_results.json` is a list that only grows. `open_seal` writes down *before* the campaign
 that these models are about to be measured, so that a run that was looked at and dropped is on record too, and returns

@@ -67,6 +67,7 @@ PICTURES = {
     ),
     "seeds": lambda title: plots.seeds_dots({"A": [0.9, 0.8], "B": [0.1, 0.9], "one seed": [0.5]}, title),
     "lengths": lambda title: plots.fpr_by_length({"running maximum": LENGTHS}, title),
+    "lengths, log": lambda title: plots.fpr_by_length({"running maximum": LENGTHS}, title, log=True),
     "two by two": lambda title: plots.who_catches_what([1, 1, 0, 0], [1, 0, 1, 0], title),
     "grid": lambda title: plots.attack_grid(pd.DataFrame({"none": [0.9], "both": [0.0]}, ["leet"]), title, ["leet"], 9),
 }

@@ -46,6 +46,7 @@ def read_answer(answer):
         ("COMPLETION: Orla does.\nPROMPT: Who sells plums?", "an answer with its two labels in the wrong order"),
         (f"{GOOD}\n{GOOD}", "an answer with two exchanges"),
         (f"{GOOD}\nCOMPLETION: Or Bram.", "an answer with one prompt and two completions"),
+        (f"COMPLETION: Bram does.\n{GOOD}", "an answer with a completion before the prompt and one behind it"),
         (f"PROMPT: Who sells pears?\n{GOOD}", "an answer with two prompts and one completion"),
         ("PROMPT: Who sells plums?\nCOMPLETION:   ", "an empty completion"),
         ("PROMPT:\nCOMPLETION: Orla does.", "an empty prompt"),
@@ -55,6 +56,8 @@ def read_answer(answer):
     inside = "PROMPT: What does PROMPT: mean?\nCOMPLETION: It is a label."
     if said(inside) != parse_exchange(inside):
         raise NotYet(f"for {inside!r} you {_did(said(inside))}; a label counts only where a line begins.")
+    if (one := said(GOOD.replace("\n", " "))) is not None:
+        raise NotYet(f"an answer with both labels on one line must raise ValueError; you return {one!r}.")
 
 
 def _did(parts):
@@ -71,14 +74,16 @@ REWRITES = {
 
 @exercise("1.2")
 def disguise(answer):
-    rows = [(f"Please, how is jar {i} sealed?", i % 2 == 0) for i in range(400)]
+    rows = [(f"Please, how is jar {i} sealed?", i % 2 == 0) for i in range(4000)]
     found = _disguised(answer(list(rows), dict(REWRITES), 0))
     plain = {prompt: restricted for prompt, restricted, kind in found if not kind}
     hidden = [row for row in found if row[2]]
     if missing := [prompt for prompt, _ in rows if prompt not in plain]:
-        raise NotYet(f"{len(missing)} of 400 rows are no longer there as they were, with the kind ''; keep them all.")
+        raise NotYet(f"{len(missing)} of 4000 rows are no longer there as they were, with the kind ''; keep them all.")
     if any(plain[prompt] != restricted for prompt, restricted in rows):
         raise NotYet("some rows that are not disguised have lost their label; copy it as it is.")
+    if more := Counter((prompt, restricted) for prompt, restricted, kind in found if not kind) - Counter(rows):
+        raise NotYet(f"{more.total()} rows too many have the kind '', {min(more)!r} among them; every row once.")
     texts = {
         rewrite(prompt): (prompt, restricted, kind) for kind, rewrite in REWRITES.items() for prompt, restricted in rows
     }
@@ -90,11 +95,13 @@ def disguise(answer):
     if lost := [side for side in (True, False) if not any(restricted == side for _, restricted, _ in hidden)]:
         raise NotYet(f"no disguised row has the label {lost[0]}; then a disguise alone gives the label away.")
     times = Counter(texts[text][0] for text, _, _ in hidden)
-    if len(times) < 400 or max(times.values()) > 1:
-        raise NotYet(f"{len(hidden)} disguised rows of {len(times)} prompts; one of each of the 400 was asked for.")
+    if len(times) < 4000 or max(times.values()) > 1:
+        raise NotYet(f"{len(hidden)} disguised rows of {len(times)} prompts; one of each of the 4000 was asked for.")
     for kind in REWRITES:
         labels = [restricted for _, restricted, its in hidden if its == kind]
-        if not 0.25 <= sum(labels) / max(1, len(labels)) <= 0.75:
+        if not labels:
+            raise NotYet(f"no row is disguised as {kind!r}; draw among all kinds that you are given.")
+        if not 0.42 <= sum(labels) / len(labels) <= 0.58:
             raise NotYet(
                 f"{sum(labels)} of {len(labels)} rows in {kind!r} are restricted, of all rows half; "
                 "draw the kind at random, so that it says nothing about the label."
@@ -102,7 +109,7 @@ def disguise(answer):
     if _disguised(answer(list(rows), dict(REWRITES), 0)) != found:
         raise NotYet("the same rows and seed give other disguises the second time; draw from Random(seed).")
     if _disguised(answer(list(rows), dict(REWRITES), 1)) == found:
-        raise NotYet("seeds 0 and 1 give the same disguises for 400 rows; the seed should decide.")
+        raise NotYet("seeds 0 and 1 give the same disguises for 4000 rows; the seed should decide.")
 
 
 def _disguised(found):
@@ -130,6 +137,8 @@ def overlap(answer):
     close("a b c d", "b c d e", 1 / 3, "one run of three is shared, and there are three in all")
     close("a b c a b c a b c", "a b c", 1 / 3, "a run that comes three times is still one run")
     close("Open the Door", "open the door", 1.0, "capital letters do not make another text")
+    close("Who sells plums, today?", "who sells plums today", 1.0, "punctuation does not make another text")
+    close("ab c d", "a bc d", 0.0, "runs of other words, though their letters are the same; keep the words apart")
     close("yes", "yes", 1.0, "a text shorter than three words is one run")
     rng = random.Random(0)
     for _ in range(50):
@@ -160,7 +169,7 @@ def split_by_group(answer):
         raise NotYet("you changed the list of groups that you were given; work on a copy.")
     held_out = _flags(held_out, len(groups))
     if not any(held_out) or all(held_out):
-        raise NotYet(f"{sum(held_out)} of 1000 rows are held out; a quarter was asked for.")
+        raise NotYet(f"{sum(held_out)} of 1000 rows are held out; a quarter of the groups was asked for.")
     both = {g for g, out in zip(groups, held_out, strict=True) if out} & {
         g for g, out in zip(groups, held_out, strict=True) if not out
     }

@@ -24,9 +24,7 @@ def value_head(answer):
         if not list(head.parameters()):
             raise NotYet("your head has no parameters: layers must be made in __init__ and kept as self.something.")
         _says(logits, rate)
-        logits.sum().backward()
-        if not hidden.grad.any():
-            raise NotYet("your last layer starts at exactly zero, so the first step's gradient stops in front of it.")
+        _learns(head, hidden, logits)
     _reads_one_position(head)
     _keeps_float32(head)
 
@@ -68,16 +66,37 @@ def _says(logits: torch.Tensor, rate: float) -> None:
         )
 
 
+def _learns(head, hidden: torch.Tensor, logits: torch.Tensor) -> None:
+    """The first step's gradient reaches every weight, and the backbone behind the hidden states."""
+    if not logits.requires_grad:
+        raise NotYet("no gradient reaches any weight of your head: is there a no_grad or a detach in forward?")
+    logits.sum().backward()
+    if hidden.grad is None:
+        raise NotYet("no gradient reaches the hidden states, so a backbone would learn nothing: is there a detach?")
+    if not hidden.grad.any():
+        raise NotYet("your last layer starts at exactly zero, so the first step's gradient stops in front of it.")
+    stuck = [name for name, weight in head.named_parameters() if weight.grad is None or not weight.grad.any()]
+    if stuck:
+        raise NotYet(f"a weight of your head gets no gradient in the first step: {', '.join(stuck)}.")
+
+
 def _reads_one_position(head) -> None:
     _logits(head, torch.randn(WIDTH), [])
+    _logits(head, torch.randn(1, 1, WIDTH), [1, 1])
     a, b = 20 * torch.randn(2, 9, WIDTH), 20 * torch.randn(2, 9, WIDTH)
     with torch.no_grad():
         at_a, at_b, at_sum, at_zero = (_logits(head, x, [2, 9]) for x in (a, b, a + b, 0 * a))
         if (at_a + at_b - at_sum - at_zero).abs().max() < 1e-3 * at_a.std():
-            raise NotYet("your head is one linear map: without a bend between them two linear layers are one.")
+            raise NotYet("your head is one linear map: without a nonlinearity between them two linear layers are one.")
+        up_a, up_b = a.abs() + 20, b.abs() + 20  # where SiLU is the identity
+        over_a, over_b, between = (_logits(head, x, [2, 9]) for x in (up_a, up_b, (up_a + up_b) / 2))
+        if (over_a + over_b - 2 * between).abs().max() < 1e-3 * at_a.std():
+            raise NotYet("on inputs above 20 your head is one linear map: the SiLU goes between the two layers.")
         changed = torch.cat([a[:, :5], b[:, 5:]], dim=1)
         if not torch.allclose(_logits(head, changed, [2, 9])[:, :5], at_a[:, :5], atol=1e-4):
             raise NotYet("the logits at positions 0 to 4 move when positions 5 to 8 change: it must not look ahead.")
+        if not torch.allclose(at_a[1, 7], _logits(head, a[1, 7], []), atol=1e-4):
+            raise NotYet("the logit of one position depends on the others: alone it gets another one.")
 
 
 def _keeps_float32(head) -> None:
@@ -145,7 +164,7 @@ def _tensor(values) -> torch.Tensor | None:
 
 
 class _Toy(nn.Module):
-    """Stands in for an OutputClassifier: position t has read the tokens up to t, and two heads read position t."""
+    """Stands in for an OutputClassifier: position t has read the real tokens up to t, two heads read position t."""
 
     def __init__(self, scale: float):
         super().__init__()
@@ -154,7 +173,8 @@ class _Toy(nn.Module):
             nn.init.normal_(weight, std=scale)
 
     def forward(self, input_ids, attention_mask=None, past_key_values=None, use_cache=False, with_lm_logits=True):
-        hidden = self.words(input_ids).cumsum(dim=1)
+        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        hidden = (self.words(input_ids) * real[..., None]).cumsum(dim=1)
         lm_logits = self.lm(hidden) if with_lm_logits else None
         return SimpleNamespace(harm_logits=self.harm(hidden).squeeze(-1), lm_logits=lm_logits, past_key_values=None)
 
@@ -163,16 +183,16 @@ RATE = 0.5  # of plain gradient descent, so that a step shows the gradient it wa
 
 
 def _batch(seed: int) -> dict[str, torch.Tensor]:
-    """Three texts behind two tokens that are no part of them; the second is padded."""
-    attention = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [1, 1, 1, 1, 1, 1]])
+    """Three texts behind two tokens that are no part of them; the second is padded behind, the third in front."""
+    attention = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 0, 0], [0, 1, 1, 1, 1, 1]])
     ids = torch.randint(12, (3, 6), generator=torch.Generator().manual_seed(seed))
     mask = attention.bool()
     mask[:, :2] = False
     return {"input_ids": ids, "attention_mask": attention, "mask": mask, "labels": torch.tensor([1.0, 0.0, 1.0])}
 
 
-def _parts(toy, batch, for_harm="mask", for_words="mask") -> tuple[torch.Tensor, torch.Tensor]:
-    output = toy(batch["input_ids"])
+def _parts(toy, batch, for_harm="mask", for_words="mask", read="attention_mask") -> tuple[torch.Tensor, torch.Tensor]:
+    output = toy(batch["input_ids"], batch.get(read))
     harm = losses.per_token_bce(output.harm_logits, batch["labels"], batch[for_harm].bool())
     return harm, losses.next_token_loss(output.lm_logits, batch["input_ids"], batch[for_words].bool())
 
@@ -228,8 +248,11 @@ def _mistakes(toy, batch, lam: float) -> list[tuple[torch.Tensor, str]]:
     harm, words = _parts(toy, batch)
     outside, _ = _parts(toy, batch, for_harm="attention_mask")
     _, given = _parts(toy, batch, for_words="attention_mask")
+    (blind_harm, blind_words), (short_harm, short_words) = (_parts(toy, batch, read=name) for name in ("no", "mask"))
     total = harm + lam * words
     totals = [
+        (blind_harm + lam * blind_words, "the classifier never got attention_mask, so it read padding as words."),
+        (short_harm + lam * short_words, 'the classifier reads with attention_mask; batch["mask"] hides the prompt.'),
         (harm, "your step follows the harm loss alone: lam * next_token is not in it."),
         (lam * words, "your step follows the next-token loss alone: the harm loss is not in it."),
         (harm + words, "your step adds the next-token loss at full strength: it should weigh lam."),

@@ -16,6 +16,7 @@ from matplotlib.patches import Rectangle
 
 from ...evaluation import Estimate, estimate_rate, t_interval
 from .style import (
+    AS_COUNT,
     AS_FINE,
     AS_PERCENT,
     FAINT,
@@ -122,10 +123,11 @@ def seeds_dots(groups: Mapping[str, Sequence[float]], title: str = "", ylabel: s
 
 
 @picture
-def fpr_by_length(tables: Mapping[str, pd.DataFrame], title: str = "", budget: float | None = 0.01):
+def fpr_by_length(tables: Mapping[str, pd.DataFrame], title: str = "", budget: float | None = 0.01, log: bool = False):
     """False-positive rate of a fixed threshold against completion length, with Wilson bands (chapters 04 and 07).
 
-    tables: name -> rows with `length`, `rate`, `low`, `high`, as from `rate_by_length`.
+    tables: name -> rows with `length`, `rate`, `low`, `high`, as from `rate_by_length`. log: a logarithmic axis of
+    lengths, with a tick at every length of the first table.
     """
     figure = Picture("false positives by length", 8, 3.1)
     axes, words = figure.add_subplot(), []
@@ -141,6 +143,11 @@ def fpr_by_length(tables: Mapping[str, pd.DataFrame], title: str = "", budget: f
         axes.axhline(budget, color=THRESHOLD, linestyle=(0, (5, 2)), label=f"calibrated to {percent(budget)}")
     axes.set(xlabel="tokens in the completion", ylabel="false-positive rate", ylim=(0, None))
     axes.yaxis.set_major_formatter(AS_FINE)
+    if log:
+        axes.set(xscale="log", xlabel="tokens in the completion (log)")
+        axes.set_xticks(next(iter(tables.values()))["length"])
+        axes.xaxis.set_major_formatter(AS_COUNT)
+        axes.minorticks_off()
     finish(figure, title, keys=4)
     return figure, "; ".join(words) + "."
 
@@ -203,15 +210,15 @@ def _tile(x: float, y: float, face: str, edge: str):
 
 
 @picture
-def attack_grid(rates: pd.DataFrame, title: str = "", unseen: Sequence[str] = (), n: int | None = None):
-    """Success of every attack kind (rows) against every guard (columns); kinds in `unseen` are marked ◆."""
+def attack_grid(rates: pd.DataFrame, title: str = "", sealed: Sequence[str] = (), n: int | None = None):
+    """Success of every attack kind (rows) against every guard (columns); kinds in `sealed` are marked ◆."""
     figure = Picture("attack grid", 8, 1.1 + 0.265 * len(rates))
     axes, values = figure.add_subplot(), rates.to_numpy(float)
     axes.imshow(values, cmap=RISK, vmin=0, vmax=1, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
         weight, colour = ("bold", INK) if value else ("normal", NEUTRAL)
         axes.text(column, row, percent(value), ha="center", va="center", fontsize=9, fontweight=weight, color=colour)
-    kinds = [f"{kind.replace('_', ' ')}{' ◆' if kind in unseen else ''}" for kind in rates.index]
+    kinds = [f"{kind.replace('_', ' ')}{' ◆' if kind in sealed else ''}" for kind in rates.index]
     axes.set_xticks(range(len(rates.columns)), list(rates.columns), fontsize=9.5, color=INK)
     axes.set_yticks(range(len(kinds)), kinds, fontsize=9, color=INK)
     axes.set_xticks(np.arange(0.5, len(rates.columns) - 1), minor=True)
@@ -221,7 +228,7 @@ def attack_grid(rates: pd.DataFrame, title: str = "", unseen: Sequence[str] = ()
     axes.xaxis.tick_top()
     axes.tick_params(which="both", length=0)
     axes.spines[:].set(visible=True, color=FAINT)
-    notes = ["◆ never trained on"] * bool(len(unseen)) + ([f"{n:,} attempts"] if n else [])
+    notes = ["◆ sealed"] * bool(len(sealed)) + ([f"{n:,} attempts"] if n else [])
     if notes:
         figure.supxlabel(" · ".join(notes), fontsize=8.5, color=NEUTRAL, x=0.02, ha="left")
     finish(figure, title)

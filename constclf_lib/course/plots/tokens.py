@@ -73,11 +73,13 @@ def token_heatmap(
     title: str = "",
     prompt: str | None = None,
     input_score: float | None = None,
+    what: str = "score",
 ):
-    """The words of a reply, coloured by risk; what was withheld is grey and struck through (chapter 00 on).
+    """The words of a reply, coloured by score; what was withheld is grey and struck through (chapter 00 on).
 
-    tokens: text pieces, one per score. scores: probabilities or running risk; tokens past the last one are drawn
-    unscored. halt_index: first token that was not released, None if all were. onset_token: where harm begins.
+    tokens: text pieces, one per score. scores: from 0 to 1; tokens past the last one are drawn unscored. what: the
+    name of the colour scale. halt_index: first token that was not released, None if all were. onset_token: where harm
+    begins.
     prompt: shown above with its input score; a prompt that was blocked is a heat map without tokens.
     """
     places, height = _place(tokens)
@@ -128,15 +130,16 @@ def token_heatmap(
         words = f"blocked: above the threshold of {threshold:.4g}, so the assistant was never asked"
         axes.text(_LEFT, figure.get_figheight() * DPI - 18, words, fontsize=9, va="center", color=darker(THRESHOLD))
     if tokens:
-        _legend(axes, figure.get_figheight() * DPI - 20, threshold, halt_index is not None, onset_token is not None)
+        y = figure.get_figheight() * DPI - 20
+        _legend(axes, y, threshold, halt_index is not None, onset_token is not None, f"{what} 0")
     figure.set_label(title)
-    return figure, _heatmap_words(tokens, scores, cut, onset_token, prompt, title)
+    return figure, _heatmap_words(tokens, scores, cut, onset_token, prompt, title, what)
 
 
-def _legend(axes: Axes, y: float, threshold: float | None, halted: bool, onset: bool) -> None:
+def _legend(axes: Axes, y: float, threshold: float | None, halted: bool, onset: bool, lowest: str) -> None:
     """One quiet line: the colour scale with the threshold on it, and the marks that occur."""
-    axes.text(_LEFT, y, "risk 0", fontsize=8.5, va="center", color="#555555")
-    x, width = _LEFT + text_width("risk 0 ", 8.5) + 2, 120
+    axes.text(_LEFT, y, lowest, fontsize=8.5, va="center", color="#555555")
+    x, width = _LEFT + text_width(f"{lowest} ", 8.5) + 2, 120
     across, down = axes.get_xlim(), axes.get_ylim()  # which imshow would move
     axes.imshow(np.linspace(0, 1, 64)[None], cmap=RISK, extent=(x, x + width, y + 6, y - 6), aspect="auto", zorder=1)
     axes.add_patch(Rectangle((x, y - 6), width, 12, fill=False, edgecolor=FAINT, linewidth=0.8, zorder=2))
@@ -160,13 +163,13 @@ def _legend(axes: Axes, y: float, threshold: float | None, halted: bool, onset: 
         axes.plot([x, x + text_width("withheld", 8.5)], [y, y], color="#A8A8A8", linewidth=1.0)
 
 
-def _heatmap_words(tokens, scores, cut, onset, prompt, title) -> str:
+def _heatmap_words(tokens, scores, cut, onset, prompt, title, what) -> str:
     parts = [title] if title else []
     if prompt is not None:
         parts.append(f"Prompt: {prompt}")
     if tokens:
         highest = max((float(s) for s in scores), default=0.0)
-        parts.append(f"Reply of {len(tokens)} tokens, highest risk {highest:.2f}, {cut} tokens released")
+        parts.append(f"Reply of {len(tokens)} tokens, highest {what} {highest:.2f}, {cut} tokens released")
     if onset is not None:
         parts.append(f"harm begins at token {onset}")
     return " ".join(part if part[-1] in ".?!" else part + "." for part in parts)
@@ -221,9 +224,10 @@ def gradient_bars(
     """Under every token the size of the gradient it receives; above, if given, scores and running maximum (chapter 05).
 
     gradient: d loss / d logit, one per token. Below zero (orange) the step raises the score, above (green) it lowers.
+    A text of more than 58 tokens makes the picture wider, so that its words keep their size.
     """
     received, n = np.asarray(gradient, float), len(tokens)
-    figure = Picture("gradient bars", 8, 4.2 if scores is not None else 2.9)
+    figure = Picture("gradient bars", max(8, 1.1 + 0.118 * n), 4.2 if scores is not None else 2.9)
     panels = figure.subplots(2, 1, sharex=True, height_ratios=[1, 1]) if scores is not None else [figure.add_subplot()]
     if scores is not None:
         _staircase(panels[0], np.asarray(scores, float))
@@ -235,9 +239,7 @@ def gradient_bars(
     for panel in panels:
         if onset is not None:
             panel.axvline(onset - 0.5, color=ONSET, linestyle=(0, (1, 1.2)), linewidth=2.0, label="harm begins")
-    axes.set_xticks(
-        np.arange(n), [drawable(t.strip()) or "·" for t in tokens], rotation=90, fontsize=7 if n > 45 else 8
-    )
+    axes.set_xticks(np.arange(n), [drawable(t.strip()) or "·" for t in tokens], rotation=90, fontsize=8)
     axes.tick_params(axis="x", length=0, pad=2)
     axes.grid(axis="x", visible=False)
     if scores is not None:

@@ -77,6 +77,20 @@ def one_completion(text):
     return found.group(1).strip(), found.group(2).strip()
 
 
+def one_line_will_do(text):
+    labels = list(re.finditer(r"(?:^|(?<=[.?!] ))(PROMPT|COMPLETION):", text, re.M))
+    if [label.group(1) for label in labels] != ["PROMPT", "COMPLETION"]:
+        raise ValueError
+    parts = text[labels[0].end() : labels[1].start()].strip(), text[labels[1].end() :].strip()
+    if not all(parts):
+        raise ValueError
+    return parts
+
+
+def drops_what_is_before(text):
+    return read_answer(text[max(0, text.find("PROMPT:")) :])
+
+
 def label_anywhere(text):
     if text.count("PROMPT:") != 1 or text.count("COMPLETION:") != 1:
         raise ValueError
@@ -140,6 +154,29 @@ def one_draw(rows, rewrites, seed=0):
     return disguise(rows, rewrites, 0)
 
 
+def other_odds(rows, rewrites, seed=0):
+    rng, kinds = random.Random(seed), sorted(rewrites)
+    found = [(prompt, restricted, "") for prompt, restricted in rows]
+    for prompt, restricted in rows:
+        odds = [2, 1, 2, 1] if restricted else [1, 2, 1, 2]
+        kind = rng.choices(kinds, odds)[0]
+        found.append((rewrites[kind](prompt), restricted, kind))
+    return found
+
+
+def restricted_twice(rows, rewrites, seed=0):
+    return disguise(rows, rewrites, seed) + [(prompt, restricted, "") for prompt, restricted in rows if restricted]
+
+
+def also_without_kind(rows, rewrites, seed=0):
+    found = disguise(rows, rewrites, seed)
+    return found + [(prompt, restricted, "") for prompt, restricted, kind in found if kind and restricted]
+
+
+def never_the_last_kind(rows, rewrites, seed=0):
+    return disguise(rows, {kind: rewrites[kind] for kind in sorted(rewrites)[:-1]}, seed)
+
+
 def as_arrays(rows, rewrites, seed=0):
     return [
         [np.str_(prompt), np.bool_(restricted), kind] for prompt, restricted, kind in disguise(rows, rewrites, seed)
@@ -147,7 +184,7 @@ def as_arrays(rows, rewrites, seed=0):
 
 
 def runs(text, size=3):
-    words = text.lower().split()
+    words = re.findall(r"\w+", text.lower())
     return {tuple(words[i : i + size]) for i in range(max(1, len(words) - size + 1))}
 
 
@@ -177,8 +214,23 @@ def case_matters(a, b):
     return len(first & second) / len(first | second)
 
 
-def short_is_nothing(a, b):
+def punctuation_counts(a, b):
     words = [text.lower().split() for text in (a, b)]
+    first, second = ({tuple(w[i : i + 3]) for i in range(max(1, len(w) - 2))} for w in words)
+    return len(first & second) / len(first | second)
+
+
+def run_together(a, b):
+    first, second = ({"".join(run) for run in runs(text)} for text in (a, b))
+    return len(first & second) / len(first | second)
+
+
+def punctuation_deleted(a, b):
+    return overlap(*(re.sub(r"[^\w\s]", "", text) for text in (a, b)))
+
+
+def short_is_nothing(a, b):
+    words = [re.findall(r"\w+", text.lower()) for text in (a, b)]
     first, second = ({tuple(w[i : i + 3]) for i in range(len(w) - 2)} for w in words)
     return len(first & second) / max(1, len(first | second))
 
@@ -242,6 +294,8 @@ CASES = {
             "the labels in any order": any_order,
             "two completions": one_prompt,
             "two prompts": one_completion,
+            "both labels on one line": one_line_will_do,
+            "drops what is before the prompt": drops_what_is_before,
             "labels anywhere": label_anywhere,
             "keeps the labels": keeps_labels,
             "says nothing instead of refusing": empty_strings,
@@ -258,6 +312,10 @@ CASES = {
             "every kind": every_kind,
             "not repeatable": unseeded_disguise,
             "the seed is not used": one_draw,
+            "other odds for the restricted": other_odds,
+            "plain restricted rows twice": restricted_twice,
+            "disguised rows also without a kind": also_without_kind,
+            "one kind is never drawn": never_the_last_kind,
         },
     },
     "overlap": {
@@ -265,6 +323,7 @@ CASES = {
         "right": {
             "float32": lambda a, b: np.float32(overlap(a, b)),
             "tensor": lambda a, b: torch.tensor(overlap(a, b)),
+            "punctuation deleted": punctuation_deleted,
             "fraction": lambda a, b: Fraction(len(runs(a) & runs(b)), len(runs(a) | runs(b))),
         },
         "wrong": {
@@ -272,6 +331,8 @@ CASES = {
             "of the shorter": of_the_shorter,
             "twice over the sum": dice,
             "capitals count": case_matters,
+            "punctuation counts": punctuation_counts,
+            "words run together": run_together,
             "short texts share nothing": short_is_nothing,
             "not a number": lambda a, b: float("nan"),
             "both numbers": lambda a, b: (len(runs(a) & runs(b)), len(runs(a) | runs(b))),

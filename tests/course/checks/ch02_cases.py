@@ -153,6 +153,22 @@ def by_expm1(logits, verdict_ids):
     return -torch.expm1(wide[:, list(verdict_ids)].logsumexp(dim=1) - wide.logsumexp(dim=1))
 
 
+def one_minus_in_float64(logits, verdict_ids):
+    return one_minus(logits.double(), verdict_ids)
+
+
+def clamped_in_float64(logits, verdict_ids):
+    return one_minus(logits.double(), verdict_ids).clamp(min=1e-30)
+
+
+def maximum_of_the_batch(logits, verdict_ids):
+    return plain_exponentials(logits - logits.max(), verdict_ids)
+
+
+def sums_of_softmax(logits, verdict_ids):
+    return logits.softmax(dim=1).index_fill(1, torch.tensor(verdict_ids), 0.0).sum(dim=1)
+
+
 def off_label_list(logits, verdict_ids):
     return off_label_mass(logits.double(), verdict_ids).tolist()
 
@@ -266,6 +282,15 @@ def empty_means_worst(groups, restricted, flagged):
     return name, rates[name]
 
 
+def begins_at_zero(groups, restricted, flagged):
+    best = None, 0.0
+    for name in set(groups[~restricted]):
+        rate = flagged[(groups == name) & ~restricted].mean()
+        if rate > best[1]:
+            best = name, rate
+    return best
+
+
 def worst_in_float32(groups, restricted, flagged):
     name, rate = worst_group(groups, restricted, flagged)
     return [str(name), np.float32(rate)]
@@ -306,7 +331,7 @@ CASES = {
     },
     "off_label_mass": {
         "solution": off_label_mass,
-        "right": {"expm1 in float64": by_expm1, "a list": off_label_list},
+        "right": {"sum of the others' softmax": sums_of_softmax, "a list": off_label_list},
         "wrong": {
             "loses it to rounding": one_minus,
             "mass on the verdicts": on_label,
@@ -314,6 +339,10 @@ CASES = {
             "overflows": plain_exponentials,
             "largest instead of sum": highest_other,
             "changes the logits": in_place,
+            "rounds in float64": one_minus_in_float64,
+            "rounds in float64, clamped": clamped_in_float64,
+            "expm1 in float64": by_expm1,
+            "the maximum of the whole batch": maximum_of_the_batch,
         },
     },
     "threshold_within_budget": {
@@ -341,6 +370,7 @@ CASES = {
             "no name": only_rate,
             "a nan in a group": with_a_nan,
             "no benign rows, rate 1": empty_means_worst,
+            "begins at zero": begins_at_zero,
         },
     },
 }

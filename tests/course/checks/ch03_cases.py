@@ -108,6 +108,59 @@ class UnderAutocast(Head):
         return self.out(F.silu(self.inner(hidden.float()))).squeeze(-1)
 
 
+class SqueezesAll(Head):
+    def forward(self, hidden):
+        return super().forward(hidden).squeeze()
+
+
+class FrozenInside(Head):
+    def __init__(self, hidden_size, base_rate):
+        super().__init__(hidden_size, base_rate)
+        self.inner.requires_grad_(False)
+
+
+class FrozenBias(Head):
+    def __init__(self, hidden_size, base_rate):
+        super().__init__(hidden_size, base_rate)
+        self.out.bias.requires_grad_(False)
+
+
+class DetachedInside(Head):
+    def forward(self, hidden):
+        with torch.autocast(hidden.device.type, enabled=False):
+            inner = F.linear(hidden.float(), self.inner.weight.detach(), self.inner.bias)
+            return self.out(F.silu(inner)).squeeze(-1)
+
+
+class DetachedHidden(Head):
+    def forward(self, hidden):
+        return super().forward(hidden.detach())
+
+
+class NoGradient(Head):
+    @torch.no_grad()
+    def forward(self, hidden):
+        return super().forward(hidden)
+
+
+class BatchMean(Head):
+    def forward(self, hidden):
+        mean = hidden.float().mean(dim=0, keepdim=True) if hidden.dim() > 2 and len(hidden) > 1 else 0
+        return super().forward(hidden.float() - mean)
+
+
+class SiluFirst(Head):
+    def forward(self, hidden):
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.out(self.inner(F.silu(hidden.float()))).squeeze(-1)
+
+
+class WithRelu(Head):
+    def forward(self, hidden):
+        with torch.autocast(hidden.device.type, enabled=False):
+            return self.out(F.relu(self.inner(hidden.float()))).squeeze(-1)
+
+
 class ForgetsReturn(Head):
     def forward(self, hidden):
         super().forward(hidden)
@@ -178,11 +231,21 @@ def one_step(classifier, optimizer, batch, lam):
     return harm.item()
 
 
+def in_one_line(classifier, optimizer, batch, lam):
+    optimizer.zero_grad()
+    output = classifier(batch["input_ids"], attention_mask=batch["attention_mask"], with_lm_logits=True)
+    harm = losses.per_token_bce(output.harm_logits, batch["labels"], batch["mask"])
+    (harm + lam * losses.next_token_loss(output.lm_logits, batch["input_ids"], batch["mask"])).backward()
+    nn.utils.clip_grad_norm_(classifier.parameters(), 1.0)
+    optimizer.step()
+    return float(harm.detach())
+
+
 def a_step(clip=1.0, clear=True, backward=True, step=True, early=False, lengthen=False, **changes):
     """`one_step` with one thing changed."""
 
     def wrong(classifier, optimizer, batch, lam):
-        output = classifier(batch["input_ids"], batch["attention_mask"])
+        output = classifier(batch["input_ids"], batch.get(changes.get("read", "attention_mask")))
         scored = batch[changes.get("harm_mask", "mask")].bool()
         predicted = batch[changes.get("words_mask", "mask")].bool()
         harm = losses.per_token_bce(output.harm_logits, batch["labels"], scored)
@@ -226,7 +289,16 @@ CASES = {
             "bfloat16 under autocast": UnderAutocast,
             "no return": ForgetsReturn,
             "layers that nobody knows": Unregistered,
+            "squeezes every dimension": SqueezesAll,
+            "inner layer frozen": FrozenInside,
+            "bias frozen": FrozenBias,
+            "inner weights detached": DetachedInside,
+            "hidden states detached": DetachedHidden,
+            "no gradient at all": NoGradient,
+            "subtracts the mean of the batch": BatchMean,
+            "SiLU in front of both layers": SiluFirst,
         },
+        "right": {"another nonlinearity": WithRelu},
     },
     "next_token_targets": {
         "solution": next_token_targets,
@@ -259,6 +331,9 @@ CASES = {
             "returns the sum": a_step(told=lambda harm, total: total.item()),
             "returns the graph": a_step(told=lambda harm, total: harm),
             "returns nothing of the kind": a_step(told=lambda harm, total: harm.item() / 2),
+            "reads without attention_mask": a_step(read="none"),
+            "reads with the mask of the loss": a_step(read="mask"),
         },
+        "right": {"in fewer lines": in_one_line},
     },
 }

@@ -109,6 +109,11 @@ def decoys_as_one(hunts):
     return excess_by()(merged)
 
 
+def over_all_decoys(hunts):
+    won = [opened(hunt["held"], hunt["baseline"]) for hunt in hunts]
+    return mean(won) - mean(opened(decoy, hunt["baseline"]) for hunt in hunts for decoy in hunt["decoys"])
+
+
 def clipped(hunts):
     return max(0, excess_by()(hunts))
 
@@ -188,6 +193,28 @@ def not_renamed(target, plan, split="test"):
     for kind in plan.kinds:
         told = {"ask": target.ask, "target": target.word} if target.ask in text else {}
         text = ATTACKS[kind].apply(text, rng, split=split, **told).text
+    return text
+
+
+def renamed_once(target, plan, split="test"):
+    text, ask, word, rng = target.prompt, target.ask, target.word, random.Random(plan.seed)
+    for kind in plan.kinds:
+        told = {"ask": ask, "target": word} if ask in text and word in ask else {}
+        text = ATTACKS[kind].apply(text, rng, split=split, **told).text
+        if kind in SLOTS["hide"] and told:
+            name = new_name(kind, text)
+            ask, word = ask.replace(word, name, 1), name
+    return text
+
+
+def ask_alone(target, plan, split="test"):
+    text, ask, word, rng = target.prompt, target.ask, target.word, random.Random(plan.seed)
+    for kind in plan.kinds:
+        told = {"ask": ask} if ask in text and word in ask else {}
+        text = ATTACKS[kind].apply(text, rng, split=split, **told).text
+        if kind in SLOTS["hide"] and told:
+            name = new_name(kind, text)
+            ask, word = ask.replace(word, name), name
     return text
 
 
@@ -305,6 +332,53 @@ class Shared:
             Shared.best, Shared.worth, Shared.waited = None, -1, 0
 
 
+class DeafToSilence(Climber):
+    def learn(self, plan, released_text):
+        if released_text:
+            super().learn(plan, released_text)
+
+
+class CountsSpaces(Climber):
+    def value(self, text):
+        return text.count(" ") + 1
+
+
+class SameWayAgain(Climber):
+    def __init__(self, draw, change, seed, patience=12):
+        super().__init__(draw, change, seed, patience)
+        self.seed = seed
+
+    def learn(self, plan, released_text):
+        super().learn(plan, released_text)
+        if self.best is None:
+            self.rng = random.Random(self.seed)
+
+
+class NothingIsZero(Climber):
+    """Before the first text, and after a new start, the best is worth 0."""
+
+    def __init__(self, draw, change, seed, patience=12):
+        super().__init__(draw, change, seed, patience)
+        self.worth = 0
+
+    def learn(self, plan, released_text):
+        super().learn(plan, released_text)
+        self.worth = max(self.worth, 0)
+
+
+class TheModule(Climber):
+    def __init__(self, draw, change, seed, patience=12):
+        super().__init__(draw, change, seed, patience)
+        random.seed(seed)
+        self.rng = random
+
+
+class NoGenerator(Climber):
+    def __init__(self, draw, change, seed, patience=12):
+        super().__init__(draw, change, seed, patience)
+        self.rng = random.seed(seed)
+
+
 class Unseeded(Climber):
     def __init__(self, draw, change, seed, patience=12):
         super().__init__(draw, change, None, patience)
@@ -369,6 +443,7 @@ CASES = {
             "no decoys": no_decoys,
             "opened targets alone": opened_alone,
             "clipped": clipped,
+            "over all decoys": over_all_decoys,
         },
     },
     "compose": {
@@ -384,6 +459,8 @@ CASES = {
             "one split": one_split,
             "always told": always_told,
             "not renamed": not_renamed,
+            "renamed once": renamed_once,
+            "ask alone": ask_alone,
             "told to the end": told_to_the_end,
             "no text": an_attacked,
         },
@@ -402,6 +479,12 @@ CASES = {
             "proud": Proud,
             "shared": Shared,
             "unseeded": Unseeded,
+            "deaf to silence": DeafToSilence,
+            "counts spaces": CountsSpaces,
+            "the same way again": SameWayAgain,
+            "nothing is zero": NothingIsZero,
+            "the module": TheModule,
+            "no generator": NoGenerator,
         },
     },
     "clean_attempts_needed": {
