@@ -120,7 +120,7 @@ def output_flops(classifier: Any, completion_tokens: ArrayLike, prompt_tokens: A
     head = 2 * sum(p.numel() for p in classifier.value_head.parameters() if p.ndim == 2)
     own, room = len(classifier.prefix_ids), classifier.window
     wrapper: Any = own
-    if classifier.reads_prompt:
+    if getattr(classifier, "reads_prompt", False):
         wrapper = np.asarray(prompt_tokens, float) + 2  # the tokens of the two turns
     elif room is not None:
         room -= own
