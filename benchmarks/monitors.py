@@ -15,6 +15,7 @@ import platform
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
@@ -88,7 +89,7 @@ def main() -> None:
     torch.set_num_threads(1)
     test = load_split("test")
     rows = test[~test.restricted & (test.attack == "")]
-    results = {
+    results: dict[str, Any] = {
         "machine": platform.machine(), "torch": torch.__version__.split("+")[0],
         "transformers": transformers.__version__, "prompts": 4 if options.quick else 60,
     }  # fmt: skip
