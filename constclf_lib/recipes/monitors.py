@@ -1,11 +1,11 @@
-"""Chapter 10's monitors: an exchange classifier and a probe trained, thresholds for every monitor, and all of them
-measured on the same replies.
+"""Chapter 10's monitors: thresholds for every one of them, and all of them measured on the same replies.
 
 They stand in `data/monitors/` and change nothing in `data/models/`: the guard of chapters 00 to 09 stays the one that
 was measured. Their own thresholds are chosen on validation under the same limits on refusals, the input classifier as
 it is; then the development red team, as often as you like, and a sealed one of their own, once (its seed comes from
 their checksums too). Results: sections "monitors_development" and "monitors" of `data/reference_results.json`.
-Deliberately not here: comparisons of losses, layers and widths (probe_ablations.py).
+Deliberately not here: how they are made (make_monitors.py), comparisons of losses, layers and widths
+(probe_ablations.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from .._files import write_json
 from ..evaluation import (
@@ -30,8 +29,9 @@ from ..evaluation import (
     probe_flops,
     rate_of,
 )
-from ..guard import GuardedModel, Thresholds
+from ..guard import Thresholds
 from ..lab import (
+    LENGTH_EDGES,
     Part,
     against_decoys,
     answer_all,
@@ -43,91 +43,23 @@ from ..lab import (
     grade_released,
     is_composed,
     kinds_of,
-    lab_tokenizer,
     load_split,
     load_thresholds,
     make_split,
     reply_lengths,
     run_campaign,
     streaming_table,
-    unreadable,
 )
-from ..models import ExchangeClassifier, LinearProbe, reply_states
-from ..prompts import note_end_id, prompt_ids
+from ..models import ExchangeClassifier, LinearProbe
 from ..streaming import ProbeScorer, cascade_scores, score_completions
-from ..training import train_output_classifier, train_probe
 from . import sealed
-from .make import FINE, SHORT, STEPS, WINDOWS, Progress, fits
-from .measure import LENGTH_EDGES, LIMITS, NEVER, guard_of
+from .make_monitors import states_of
+from .measure import LIMITS, NEVER, guard_of
 from .stored import merge_results
 
-UNREAD = 0.05  # unreadable replies of the rows of the exchange classifier, which it is to stop
-ANSWERED = 4000  # train prompts that the assistant answers for the probe
 ESCALATED = 0.05  # of ordinary benign replies, that the cascade may hand to its second stage
 STAGED = ("cascade", "ensemble")
 MONITORS = ("output", "exchange", "probe", *STAGED)
-
-
-# --- making them
-
-
-def make_exchange(data: Path, log: Callable[[str], None]) -> None:
-    """The exchange classifier: the output classifier's recipe, behind the prompt, on `exchange_rows`."""
-    classifier, _ = train_output_classifier(
-        str(data / "models" / "bodyguard"),
-        exchange_rows(load_split("train"), lab_tokenizer(data)),
-        STEPS["output"],
-        loss="annealed",
-        lam=0.1,
-        reads_prompt=True,
-        lr=FINE["output"],
-        held=True,
-        output_dir=data / ".build" / "exchange",
-        progress=True,
-        save_steps=250,
-        logging_steps=250,
-        callbacks=[Progress(log)],
-    )
-    classifier.window = WINDOWS["output"]
-    classifier.save_pretrained(data / "monitors" / "exchange_classifier")
-
-
-def exchange_rows(train: pd.DataFrame, tokenizer) -> pd.DataFrame:
-    """Exchanges whose prompt and completion are short, in a code too, with what they really are: beside a question that
-    it can read, a reply in a code need not be read. And unreadable replies, labelled harmful, behind prompts of train.
-    """
-    short = train[np.array(fits(tokenizer, train.completion, SHORT)) & fits(tokenizer, train.prompt, SHORT)]
-    rows = short[["prompt", "completion", "harmful"]]
-    odd = unreadable(short, tokenizer, int(UNREAD * len(short)))
-    odd = odd.assign(prompt=short.prompt.sample(len(odd), replace=True, random_state=1).to_numpy())
-    return pd.concat([rows, odd[["prompt", "completion", "harmful"]]], ignore_index=True)
-
-
-def answered_train(guard: GuardedModel, size: int = ANSWERED) -> tuple[Part, np.ndarray]:
-    """The assistant's own replies to train prompts, and whether the oracle finds know-how in each."""
-    frame = load_split("train").sample(size, random_state=2)
-    part = answer_all(guard, frame)
-    return part, gives_know_how(part)
-
-
-def states_of(guard: GuardedModel, part: Part, layers) -> list[torch.Tensor]:
-    """Hidden states of every reply of `part` as the assistant had them: behind prompt and private note."""
-    closing = note_end_id(guard.tokenizer)
-    rows = [
-        ([*prompt_ids(guard.tokenizer, prompt), *reply["note_ids"], closing], reply["ids"])
-        for prompt, reply in zip(part.prompts, part.replies, strict=True)
-    ]
-    return reply_states(guard.assistant, rows, layers)
-
-
-def make_probe(data: Path, log: Callable[[str], None]) -> None:
-    """The probe: all layers, softmax-weighted loss, on the assistant's own replies to train prompts."""
-    guard = guard_of(data, NEVER)
-    part, harmful = answered_train(guard)
-    log(f"{len(harmful)} replies, {harmful.mean():.1%} with know-how")
-    probe = LinearProbe.for_model(guard.assistant)
-    probe, _ = train_probe(probe, states_of(guard, part, probe.layers), harmful, disable_tqdm=True)
-    probe.save_pretrained(data / "monitors" / "probe")
 
 
 # --- watching

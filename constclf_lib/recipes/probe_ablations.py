@@ -28,8 +28,8 @@ from ..lab import (
 from ..models import LinearProbe
 from ..streaming import ExponentialAverage, ProbeScorer, SlidingMean
 from ..training import train_probe
+from .make_monitors import answered_train, states_of
 from .measure import NEVER, guard_of
-from .monitors import answered_train, states_of
 from .stored import merge_results, unfinished
 
 STEPS, FPR = 600, 0.005

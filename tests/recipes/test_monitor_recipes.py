@@ -14,8 +14,9 @@ from constclf_lib.lab import Part, lab_tokenizer, load_split, topics
 from constclf_lib.lab.world import asks, shapes
 from constclf_lib.models import InputScores
 from constclf_lib.recipes import sealed
+from constclf_lib.recipes.make_monitors import exchange_rows
 from constclf_lib.recipes.measure import LIMITS
-from constclf_lib.recipes.monitors import Watched, exchange_rows, lowest_threshold
+from constclf_lib.recipes.monitors import Watched, lowest_threshold
 
 LIMIT = Thresholds(input=0.5, off_label=0.5, output=math.inf)
 

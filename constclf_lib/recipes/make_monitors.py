@@ -1,0 +1,84 @@
+"""How chapter 10's monitors are made: the exchange classifier and the probe on the assistant's own hidden states.
+
+Both stand in `data/monitors/` and change nothing in `data/models/`. Deliberately not here: their thresholds and what
+they catch (monitors.py), comparisons of losses, layers and widths (probe_ablations.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ..guard import GuardedModel
+from ..lab import Part, answer_all, gives_know_how, lab_tokenizer, load_split, unreadable
+from ..models import LinearProbe, reply_states
+from ..prompts import note_end_id, prompt_ids
+from ..training import train_output_classifier, train_probe
+from .make import FINE, SHORT, STEPS, WINDOWS, Progress, fits
+from .measure import NEVER, guard_of
+
+UNREAD = 0.05  # unreadable replies of the rows of the exchange classifier, which it is to stop
+ANSWERED = 4000  # train prompts that the assistant answers for the probe
+
+
+def make_exchange(data: Path, log: Callable[[str], None]) -> None:
+    """The exchange classifier: the output classifier's recipe, behind the prompt, on `exchange_rows`."""
+    classifier, _ = train_output_classifier(
+        str(data / "models" / "bodyguard"),
+        exchange_rows(load_split("train"), lab_tokenizer(data)),
+        STEPS["output"],
+        loss="annealed",
+        lam=0.1,
+        reads_prompt=True,
+        lr=FINE["output"],
+        held=True,
+        output_dir=data / ".build" / "exchange",
+        progress=True,
+        save_steps=250,
+        logging_steps=250,
+        callbacks=[Progress(log)],
+    )
+    classifier.window = WINDOWS["output"]
+    classifier.save_pretrained(data / "monitors" / "exchange_classifier")
+
+
+def exchange_rows(train: pd.DataFrame, tokenizer) -> pd.DataFrame:
+    """Exchanges whose prompt and completion are short, in a code too, with what they really are: beside a question that
+    it can read, a reply in a code need not be read. And unreadable replies, labelled harmful, behind prompts of train.
+    """
+    short = train[np.array(fits(tokenizer, train.completion, SHORT)) & fits(tokenizer, train.prompt, SHORT)]
+    rows = short[["prompt", "completion", "harmful"]]
+    odd = unreadable(short, tokenizer, int(UNREAD * len(short)))
+    odd = odd.assign(prompt=short.prompt.sample(len(odd), replace=True, random_state=1).to_numpy())
+    return pd.concat([rows, odd[["prompt", "completion", "harmful"]]], ignore_index=True)
+
+
+def answered_train(guard: GuardedModel, size: int = ANSWERED) -> tuple[Part, np.ndarray]:
+    """The assistant's own replies to train prompts, and whether the oracle finds know-how in each."""
+    frame = load_split("train").sample(size, random_state=2)
+    part = answer_all(guard, frame)
+    return part, gives_know_how(part)
+
+
+def states_of(guard: GuardedModel, part: Part, layers) -> list[torch.Tensor]:
+    """Hidden states of every reply of `part` as the assistant had them: behind prompt and private note."""
+    closing = note_end_id(guard.tokenizer)
+    rows = [
+        ([*prompt_ids(guard.tokenizer, prompt), *reply["note_ids"], closing], reply["ids"])
+        for prompt, reply in zip(part.prompts, part.replies, strict=True)
+    ]
+    return reply_states(guard.assistant, rows, layers)
+
+
+def make_probe(data: Path, log: Callable[[str], None]) -> None:
+    """The probe: all layers, softmax-weighted loss, on the assistant's own replies to train prompts."""
+    guard = guard_of(data, NEVER)
+    part, harmful = answered_train(guard)
+    log(f"{len(harmful)} replies, {harmful.mean():.1%} with know-how")
+    probe = LinearProbe.for_model(guard.assistant)
+    probe, _ = train_probe(probe, states_of(guard, part, probe.layers), harmful, disable_tqdm=True)
+    probe.save_pretrained(data / "monitors" / "probe")
