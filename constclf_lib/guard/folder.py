@@ -10,6 +10,7 @@ are given anew when a guard is loaded.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,10 +72,11 @@ def load_parts(folder: Path, parts: list[str]) -> tuple:
 
 
 def _load_watching(folder: Path) -> OutputClassifier:
-    """An output classifier, or one that reads the exchange."""
-    record = folder / "classifier.json"
-    exchange = record.is_file() and '"kind": "exchange"' in record.read_text(encoding="utf-8")
-    return (ExchangeClassifier if exchange else OutputClassifier).from_pretrained(folder)
+    """An output classifier, or one that reads the exchange; a damaged record is named by the loader."""
+    kind = None
+    with suppress(OSError, ValueError, AttributeError):
+        kind = json.loads((folder / "classifier.json").read_text(encoding="utf-8")).get("kind")
+    return (ExchangeClassifier if kind == ExchangeClassifier.kind else OutputClassifier).from_pretrained(folder)
 
 
 def save_guard(guard, folder: Path) -> None:

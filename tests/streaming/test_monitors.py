@@ -130,6 +130,19 @@ def test_an_exchange_classifier_comes_back_from_disk(tmp_path):
     assert_close(StreamingScorer(again).score(IDS, "How?"), StreamingScorer(classifier).score(IDS, "How?"))
 
 
+def test_a_guard_with_an_exchange_classifier_comes_back_as_one(tmp_path):
+    model, tokenizer = causal_lm(vocab=len(TOKENIZER)), plain_tokenizer()
+    torch.manual_seed(0)
+    watching = ExchangeClassifier.from_backbone(causal_lm(vocab=len(tokenizer)), tokenizer).eval()
+    guard = GuardedModel(model, tokenizer, None, watching, NEVER)
+    guard.save_pretrained(tmp_path)
+    again = GuardedModel.from_pretrained(tmp_path)
+    assert isinstance(again.output_classifier, ExchangeClassifier)
+    reply = guard.reply("How?", max_new_tokens=6)
+    assert reply.status == "released" and len(reply.token_scores) == 6
+    assert_close(again.reply("How?", max_new_tokens=6).token_scores, reply.token_scores)
+
+
 # ------------------------------------------------------------------------------------------------------------ the probe
 
 
