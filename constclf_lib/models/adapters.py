@@ -64,7 +64,9 @@ def unwrapped(wrapper: Any) -> PreTrainedModel:
 
 def save(model: PreTrainedModel, folder: Path) -> None:
     """The adapter of `model`, as peft saves it, into a stage of `_files`. Embeddings go with it if their number is not
-    the base's. Raises ValueError for a base that nothing could find again, or for several adapters.
+    the base's. The base is named as the adapter's config names it; a path that begins nowhere (models/base) is looked
+    for below the folders that hold the adapters, so that base and adapters can move together. Raises ValueError for a
+    base that nothing could find again, or for several adapters.
     """
     from peft import get_peft_model_state_dict
 
@@ -79,10 +81,11 @@ def save(model: PreTrainedModel, folder: Path) -> None:
             "these adapters sit on a model that was never loaded from a name or folder, so nothing could "
             "find it again; load the base from a folder, or merge the adapters first"
         )
-    if Path(base).resolve() == folder.resolve().parent:  # the stage is inside the folder that it will replace
+    found = _base_of(base, folder)
+    if Path(found).resolve() == folder.resolve().parent:  # the stage is inside the folder that it will replace
         raise ValueError(f"adapters are not saved over their own base, {base}; choose another folder")
     config.base_model_name_or_path, config.inference_mode = base, True
-    resized = AutoConfig.from_pretrained(base).get_text_config().vocab_size != _rows(model)
+    resized = AutoConfig.from_pretrained(found).get_text_config().vocab_size != _rows(model)
     state = get_peft_model_state_dict(holder, adapter_name=adapter, save_embedding_layers=resized)
     prefix = _PREFIX if holder is model else ""
     tensors = {prefix + key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
@@ -104,12 +107,22 @@ def load_language_model(name_or_path: str | os.PathLike, **options) -> tuple[Any
     except ImportError as error:
         raise ClassifierError(f"{name} holds adapters; `pip install peft` to load them") from error
     weights = cached_file(name, WEIGHTS)
-    loaded = AutoModelForCausalLM.from_pretrained(PeftConfig.from_pretrained(name).base_model_name_or_path, **options)
+    found = _base_of(PeftConfig.from_pretrained(name).base_model_name_or_path, Path(name))
+    loaded = AutoModelForCausalLM.from_pretrained(found, **options)
     base, info = loaded
     rows, adapter = _saved(weights, base)
     if rows not in (None, _rows(base)):
         base.resize_token_embeddings(rows, mean_resizing=False)  # their values come with the adapters
     return PeftModel.from_pretrained(base, name, adapter_name=adapter, torch_device="cpu"), info
+
+
+def _base_of(name: str, folder: Path) -> str:
+    """Where the base called `name` is, for adapters in `folder`: below a folder that holds them, or what it says."""
+    if folder.is_dir() and not Path(name).is_absolute():
+        for above in folder.resolve().parents:
+            if (above / name / "config.json").is_file():
+                return str(above / name)
+    return name
 
 
 def _rows(model: Any) -> int:

@@ -15,35 +15,58 @@ import torch
 
 from ..guard import GuardedModel
 from ..lab import Part, answer_all, gives_know_how, lab_tokenizer, load_split, unreadable
-from ..models import LinearProbe, reply_states
+from ..models import ExchangeClassifier, LinearProbe, OutputClassifier, reply_states
 from ..prompts import note_end_id, prompt_ids
 from ..training import train_output_classifier, train_probe
-from .make import FINE, SHORT, STEPS, WINDOWS, Progress, fits
+from .make import SHORT, WINDOWS, Progress, fits
 from .measure import NEVER, guard_of
 
 UNREAD = 0.05  # unreadable replies of the rows of the exchange classifier, which it is to stop
 ANSWERED = 4000  # train prompts that the assistant answers for the probe
 
 
+# Of the exchange classifier: chosen on validation. The next-token loss is left out (lam 0): the language model below is
+# the output classifier's, which had it, and keeps its weights.
+EXCHANGE = {"steps": 700, "lr": 2e-3, "rank": 16}
+
+
 def make_exchange(data: Path, log: Callable[[str], None]) -> None:
-    """The exchange classifier: the output classifier's recipe, behind the prompt, on `exchange_rows`."""
+    """The exchange classifier: the output classifier, which tells harm in plain replies already, with adapters (LoRA)
+    and a head of its own that learn to read behind the prompt, on `exchange_rows`. Saved as adapters on the output
+    classifier's language model, a tenth of its size.
+    """
     classifier, _ = train_output_classifier(
-        str(data / "models" / "bodyguard"),
+        adapted_output_classifier(data),
         exchange_rows(load_split("train"), lab_tokenizer(data)),
-        STEPS["output"],
+        EXCHANGE["steps"],
         loss="annealed",
-        lam=0.1,
-        reads_prompt=True,
-        lr=FINE["output"],
-        held=True,
+        lam=0.0,
+        lr=EXCHANGE["lr"],
+        weight_decay=0.0,
         output_dir=data / ".build" / "exchange",
         progress=True,
         save_steps=250,
-        logging_steps=250,
+        logging_steps=50,
         callbacks=[Progress(log)],
     )
     classifier.window = WINDOWS["output"]
     classifier.save_pretrained(data / "monitors" / "exchange_classifier")
+
+
+def adapted_output_classifier(data: Path) -> ExchangeClassifier:
+    """An exchange classifier that has yet to be trained: the output classifier's language model with new adapters, and
+    a copy of its head.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    base, rank = OutputClassifier.from_pretrained(data / "models" / "output_classifier"), EXCHANGE["rank"]
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapted = get_peft_model(base.model, config)
+    config.base_model_name_or_path = "models/output_classifier"  # below data/, wherever that is
+    classifier = ExchangeClassifier.from_backbone(adapted, base.tokenizer)
+    classifier.value_head.load_state_dict(base.value_head.state_dict())
+    return classifier
 
 
 def exchange_rows(train: pd.DataFrame, tokenizer) -> pd.DataFrame:

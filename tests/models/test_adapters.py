@@ -249,6 +249,21 @@ def test_adapters_do_not_replace_their_own_base(base, tmp_path):
     classifier.save_pretrained(tmp_path / "base" / "adapted")
 
 
+def test_base_and_adapters_move_together_where_the_base_is_named_from_above(base, tmp_path):
+    tree = tmp_path / "tree"
+    shutil.copytree(base, tree / "models" / "base")
+    wrapped = adapted(loaded(tree / "models" / "base"), lora())
+    wrapped.peft_config["default"].base_model_name_or_path = "models/base"
+    classifier = OutputClassifier.from_backbone(wrapped).eval()
+    classifier.save_pretrained(tree / "monitors" / "adapted")
+    shutil.move(tree, tmp_path / "elsewhere")
+    again = OutputClassifier.from_pretrained(tmp_path / "elsewhere" / "monitors" / "adapted")
+    assert torch.equal(again(IDS).lm_logits, classifier(IDS).lm_logits)
+    shutil.rmtree(tmp_path / "elsewhere" / "models")
+    with pytest.raises(ClassifierError, match="cannot be loaded"):
+        OutputClassifier.from_pretrained(tmp_path / "elsewhere" / "monitors" / "adapted")
+
+
 def test_pickled_adapters_and_a_missing_peft(base, tmp_path, monkeypatch):
     wrapped = adapted(loaded(base), lora())
     wrapped.save_pretrained(tmp_path / "pickled", safe_serialization=False)

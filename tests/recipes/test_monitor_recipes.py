@@ -12,9 +12,9 @@ from constclf_lib import data_path
 from constclf_lib.guard import Thresholds
 from constclf_lib.lab import Part, lab_tokenizer, load_split, topics
 from constclf_lib.lab.world import asks, shapes
-from constclf_lib.models import InputScores
+from constclf_lib.models import InputScores, OutputClassifier
 from constclf_lib.recipes import sealed
-from constclf_lib.recipes.make_monitors import exchange_rows
+from constclf_lib.recipes.make_monitors import adapted_output_classifier, exchange_rows
 from constclf_lib.recipes.measure import LIMITS
 from constclf_lib.recipes.monitors import Watched, lowest_threshold
 
@@ -81,6 +81,17 @@ def test_exchange_rows_keep_codes_as_what_they_are_and_add_unreadable_ones():
     harmless = set(rows[~rows.harmful].completion)
     assert coded & harmless and set(rows) == {"prompt", "completion", "harmful"}
     assert rows.harmful.iloc[-10:].all() and not rows.prompt.isna().any()
+
+
+@torch.no_grad()
+def test_the_exchange_classifier_begins_as_the_output_classifier():
+    exchange = adapted_output_classifier(data_path()).eval()
+    output = OutputClassifier.from_pretrained(data_path("models", "output_classifier"))
+    ids = torch.tensor([[5, 60, 700, 7000]])
+    torch.testing.assert_close(exchange(ids).harm_logits, output(ids).harm_logits)
+    learns = {name for name, value in exchange.named_parameters() if value.requires_grad}
+    assert any("lora_" in name for name in learns)
+    assert all("lora_" in name or name.startswith("value_head.") for name in learns)
 
 
 def test_the_seal_knows_the_models_of_both_folders(tmp_path):
