@@ -33,7 +33,8 @@ NEVER = Thresholds(math.inf, math.inf, math.inf)
 def guards() -> dict[str, GuardedModel]:
     """The same assistant under each monitor, no input classifier before it."""
     assistant, tokenizer, _, output = load_lab(data_path())
-    exchange = StreamingScorer(ExchangeClassifier.from_pretrained(data_path("monitors", "exchange_classifier")))
+    adapted = ExchangeClassifier.from_pretrained(data_path("monitors", "exchange_classifier"))
+    exchange = StreamingScorer(adapted.merge_adapters())
     probe = ProbeScorer(LinearProbe.from_pretrained(data_path("monitors", "probe"), assistant))
     chosen = json.loads(data_path("monitors", "thresholds.json").read_text(encoding="utf-8"))["monitors"]
     monitors = {

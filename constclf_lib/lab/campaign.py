@@ -11,7 +11,7 @@ attacker who adapts (attackers.py).
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,10 +47,12 @@ def answer_all(guard: GuardedModel, frame: pd.DataFrame, temperature: float = 0.
     return Part(**vars(found), frame=frame.reset_index(drop=True))
 
 
-def run_campaign(guard: GuardedModel, attacks: pd.DataFrame, log: Callable[[str], None]) -> dict[str, Part]:
-    """All parts: the attacks of a red team; plain requests (the rubric's baseline) and such among other matters, in
-    the wordings of test; ordinary benign and hard benign requests; a tenth of the attacks again, sampled at
-    temperature 0.8.
+def run_campaign(
+    guard: GuardedModel, attacks: pd.DataFrame, log: Callable[[str], None], without: Collection[str] = ()
+) -> dict[str, Part]:
+    """All parts but those in `without`: attacks of a red team; plain requests (the rubric's baseline) and such among
+    other matters, in the wordings of test; ordinary benign and hard benign requests; a tenth of the attacks again,
+    sampled at temperature 0.8.
     """
     test = load_split("test")
     frames = {
@@ -62,9 +64,11 @@ def run_campaign(guard: GuardedModel, attacks: pd.DataFrame, log: Callable[[str]
     }
     campaign = {}
     for name, frame in frames.items():
-        campaign[name] = answer_all(guard, frame)
-        log(f"{len(frame)} replies to {name} prompts")
-    campaign["sampled"] = answer_all(guard, attacks.sample(len(attacks) // 10, random_state=0), temperature=0.8)
+        if name not in without:
+            campaign[name] = answer_all(guard, frame)
+            log(f"{len(frame)} replies to {name} prompts")
+    if "sampled" not in without:
+        campaign["sampled"] = answer_all(guard, attacks.sample(len(attacks) // 10, random_state=0), temperature=0.8)
     return campaign
 
 

@@ -4,7 +4,7 @@ transformers' own road to adapters asks for particular versions of peft; this on
 peft keeps weights that several layers share (VeRA, VB-LoRA ...) on its wrapper, so the wrapper is remembered beside the
 model, out of its state dict.
 
-Deliberately not here: training, merging, prompt learning (which changes the input, not the layers). The only module of
+Deliberately not here: training, prompt learning (which changes the input, not the layers). The only module of
 the core that imports peft, and only where a model or a folder with adapters is met. Used by chapter 11.
 """
 
@@ -91,6 +91,18 @@ def save(model: PreTrainedModel, folder: Path) -> None:
     tensors = {prefix + key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", _NAME: adapter})
     config.save_pretrained(str(folder))
+
+
+def merged(model: PreTrainedModel) -> PreTrainedModel:
+    """`model` with its adapters added into the layers: the same to rounding, and no extra matrices to multiply. A model
+    without adapters, or with adapters that peft did not wrap (inject_adapter_in_model), comes back as it is.
+    """
+    wrapper = vars(model).pop(_WRAPPER, None)
+    if wrapper is None:
+        return model
+    model = wrapper.merge_and_unload()
+    model._hf_peft_config_loaded = False
+    return model
 
 
 def load_language_model(name_or_path: str | os.PathLike, **options) -> tuple[Any, dict]:

@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ..errors import ClassifierError
 from ..tokenization import fingerprint
-from .adapters import load_language_model, unwrapped
+from .adapters import load_language_model, merged, unwrapped
 from .cache import cache_argument, cache_of
 from .checkpoints import quiet
 from .self_check import STREAMED, distance, faults, some_ids, still, tolerance
@@ -173,6 +173,13 @@ class LanguageModelReader(nn.Module):
         """The id that the backbone's config calls padding, or None if it names none of the vocabulary."""
         pad = getattr(self.config.get_text_config(), "pad_token_id", None)
         return pad if isinstance(pad, int) and 0 <= pad < self.vocab_size else None
+
+    def merge_adapters(self):
+        """Adds the backbone's adapters into its layers, for serving; returns itself. Scores stay the same to rounding.
+        Saved after this, it is a whole model and no longer adapters (`adapters.merged`).
+        """
+        self.model = merged(self.model)
+        return self
 
     def activation_checkpointing_enable(self, **options) -> None:
         """Recompute activations in the backward pass instead of keeping them; transformers.Trainer calls this."""

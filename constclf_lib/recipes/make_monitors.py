@@ -25,9 +25,11 @@ UNREAD = 0.05  # unreadable replies of the rows of the exchange classifier, whic
 ANSWERED = 4000  # train prompts that the assistant answers for the probe
 
 
-# Of the exchange classifier: chosen on validation. The next-token loss is left out (lam 0): the language model below is
-# the output classifier's, which had it, and keeps its weights.
-EXCHANGE = {"steps": 700, "lr": 2e-3, "rank": 16}
+# Of the exchange classifier, chosen on validation. A higher rate or more steps, and it forgets the words that only the
+# tales had; rows in a code fewer times, and it learns less of the question. The next-token loss is left out (lam 0):
+# the language model below is the output classifier's, which had it, and keeps its weights.
+EXCHANGE = {"steps": 400, "lr": 5e-4, "rank": 16}
+CODED = 4  # times that each row in a code is among the rows of the exchange classifier
 
 
 def make_exchange(data: Path, log: Callable[[str], None]) -> None:
@@ -70,14 +72,16 @@ def adapted_output_classifier(data: Path) -> ExchangeClassifier:
 
 
 def exchange_rows(train: pd.DataFrame, tokenizer) -> pd.DataFrame:
-    """Exchanges whose prompt and completion are short, in a code too, with what they really are: beside a question that
-    it can read, a reply in a code need not be read. And unreadable replies, labelled harmful, behind prompts of train.
+    """Exchanges whose prompt and completion are short, in a code too (CODED times), with what they really are: beside a
+    question that it can read, a reply in a code need not be read. And unreadable replies, labelled harmful, behind
+    prompts of train.
     """
     short = train[np.array(fits(tokenizer, train.completion, SHORT)) & fits(tokenizer, train.prompt, SHORT)]
     rows = short[["prompt", "completion", "harmful"]]
     odd = unreadable(short, tokenizer, int(UNREAD * len(short)))
     odd = odd.assign(prompt=short.prompt.sample(len(odd), replace=True, random_state=1).to_numpy())
-    return pd.concat([rows, odd[["prompt", "completion", "harmful"]]], ignore_index=True)
+    coded = rows[short.reply_code != ""]
+    return pd.concat([rows, *[coded] * (CODED - 1), odd[["prompt", "completion", "harmful"]]], ignore_index=True)
 
 
 def answered_train(guard: GuardedModel, size: int = ANSWERED) -> tuple[Part, np.ndarray]:

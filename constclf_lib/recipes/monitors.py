@@ -95,7 +95,8 @@ class Watchers:
 
     def __init__(self, data: Path):
         self.guard = guard_of(data, NEVER)
-        self.exchange = ExchangeClassifier.from_pretrained(data / "monitors" / "exchange_classifier")
+        exchange = ExchangeClassifier.from_pretrained(data / "monitors" / "exchange_classifier")
+        self.exchange: ExchangeClassifier = exchange.merge_adapters()
         self.probe = LinearProbe.from_pretrained(data / "monitors" / "probe", self.guard.assistant)
 
     def watch(self, part: Part, chunk: int = 500) -> Watched:
@@ -179,9 +180,10 @@ def replace_output(limits: Thresholds, output: float) -> Thresholds:
 
 
 def make_monitors_development(data: Path, log: Callable[[str], None]) -> None:
-    """The development red team."""
-    watchers = Watchers(data)
-    merge_results(data, monitors_development=measure(watchers, settings_of(data), make_split("development"), log))
+    """The development red team, and hard benign requests; what the others cost is measured once, with the sealed."""
+    watchers, team = Watchers(data), make_split("development")
+    found = measure(watchers, settings_of(data), team, log, without=("ordinary", "among_others"))
+    merge_results(data, monitors_development=found)
 
 
 def make_monitors_results(data: Path, log: Callable[[str], None], why: str = "") -> None:
@@ -204,13 +206,19 @@ def settings_of(data: Path) -> dict:
     return json.loads((data / "monitors" / "thresholds.json").read_text(encoding="utf-8"))
 
 
-def measure(watchers: Watchers, settings: dict, attacks: pd.DataFrame, log: Callable[[str], None]) -> dict:
+def measure(
+    watchers: Watchers,
+    settings: dict,
+    attacks: pd.DataFrame,
+    log: Callable[[str], None],
+    without: tuple[str, ...] = (),
+) -> dict:
     """Per monitor, with the input classifier before it ("both") and alone ("output"): success of attacks, beside
     decoys, refusals, the streaming check, cost; success by kind; what pairs of monitors differ by on the same attacks,
-    and how alike they order them.
+    and how alike they order them. without: parts of the campaign that are left out, and the figures with them.
     """
-    campaign = run_campaign(watchers.guard, attacks, log)
-    seen = {name: watchers.watch(part) for name, part in campaign.items() if name != "sampled"}
+    campaign = run_campaign(watchers.guard, attacks, log, ("sampled", *without))
+    seen = {name: watchers.watch(part) for name, part in campaign.items()}
     log("watched")
     staged = settings["monitors"]
     found: dict = {}
@@ -252,23 +260,21 @@ def _outcomes(parts: dict[str, Part], limits: Thresholds, mode: str, success: np
     found = {"single": success[~composed], "compositions": success[composed]}
     found |= {"hard_plain": refused[~coded], "hard_coded": refused[coded]}
     if mode == "output":
-        table = pd.concat(
-            streaming_table(part, baselines_of(part, plain), limits) for part in (red, parts["among_others"])
-        )
+        texts = [red, *(part for name, part in parts.items() if name == "among_others")]
+        table = pd.concat(streaming_table(part, baselines_of(part, plain), limits) for part in texts)
         found |= {name: table[name].to_numpy(bool) for name in ("halted", "leaked")}
     return found
 
 
 def _beside_controls(parts: dict[str, Part], baselines: list[int], limits: Thresholds, mode: str) -> dict:
     """Success of attacks above that of decoy rubrics, and refusals above those of the assistant alone."""
-    red, ordinary = parts["attacks"], parts["ordinary"]
+    red, figures = parts["attacks"], {}
+    if (ordinary := parts.get("ordinary")) is not None:
+        harmless = ~gives_know_how(ordinary)
+        before, after = (ordinary.statuses(limits, how) != "released" for how in ("none", mode))
+        figures["added_refusals"] = _difference(before, after)
+        figures["added_refusals_harmless_replies"] = _difference(before[harmless], after[harmless])
     composed, graded = is_composed(red), grade_released(red, baselines, limits, mode)
-    misread = gives_know_how(ordinary)
-    before, after = (ordinary.statuses(limits, how) != "released" for how in ("none", mode))
-    figures: dict = {
-        "added_refusals": _difference(before, after),
-        "added_refusals_harmless_replies": _difference(before[~misread], after[~misread]),
-    }
     for name, rows in (("single", ~composed), ("compositions", composed)):
         excess = against_decoys([one for one, inside in zip(graded, rows, strict=True) if inside])
         figures[f"{name}_above_decoys"] = excess.excess

@@ -217,6 +217,19 @@ def test_a_lora_backbone_trains_scores_and_comes_back(tmp_path):
     assert half.lm_head.weight.dtype == torch.bfloat16 and half(IDS).harm_logits.isfinite().all()
 
 
+def test_merged_adapters_score_the_same_and_are_saved_whole(base, tmp_path):
+    classifier = OutputClassifier.from_backbone(adapted(loaded(base), lora())).eval()
+    torch.nn.init.normal_(classifier.value_head.out.weight)
+    want = classifier(IDS)
+    assert classifier.merge_adapters() is classifier and not has_adapters(classifier.model)
+    assert_close(classifier(IDS).harm_logits, want.harm_logits, rtol=1e-4, atol=1e-5)
+    assert_close(classifier(IDS).lm_logits, want.lm_logits, rtol=1e-4, atol=1e-5)
+    again = classifier.merge_adapters()(IDS)
+    classifier.save_pretrained(tmp_path / "x")
+    assert (tmp_path / "x" / "model.safetensors").exists()
+    assert torch.equal(OutputClassifier.from_pretrained(tmp_path / "x")(IDS).harm_logits, again.harm_logits)
+
+
 def test_a_plain_adapter_folder_is_a_backbone(base, tmp_path):
     wrapped = adapted(loaded(base), lora()).eval()
     wrapped.save_pretrained(tmp_path / "lora")
