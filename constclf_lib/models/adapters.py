@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,9 @@ def load_language_model(name_or_path: str | os.PathLike, **options) -> tuple[Any
     rows, adapter = _saved(weights, base)
     if rows not in (None, _rows(base)):
         base.resize_token_embeddings(rows, mean_resizing=False)  # their values come with the adapters
-    return PeftModel.from_pretrained(base, name, adapter_name=adapter, torch_device="cpu"), info
+    with warnings.catch_warnings():  # peft asks for a property that transformers renamed; nothing a user could mend
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        return PeftModel.from_pretrained(base, name, adapter_name=adapter, torch_device="cpu"), info
 
 
 def _base_of(name: str, folder: Path) -> str:
