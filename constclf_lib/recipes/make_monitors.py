@@ -28,7 +28,7 @@ ANSWERED = 4000  # train prompts that the assistant answers for the probe
 # Of the exchange classifier, chosen on validation. A higher rate or more steps, and it forgets the words that only the
 # tales had; rows in a code fewer times, and it learns less of the question. The next-token loss is left out (lam 0):
 # the language model below is the output classifier's, which had it, and keeps its weights.
-EXCHANGE = {"steps": 400, "lr": 5e-4, "rank": 16}
+EXCHANGE_STEPS, EXCHANGE_LR, RANK = 400, 5e-4, 16
 CODED = 4  # times that each row in a code is among the rows of the exchange classifier
 
 
@@ -40,10 +40,10 @@ def make_exchange(data: Path, log: Callable[[str], None]) -> None:
     classifier, _ = train_output_classifier(
         adapted_output_classifier(data),
         exchange_rows(load_split("train"), lab_tokenizer(data)),
-        EXCHANGE["steps"],
+        EXCHANGE_STEPS,
         loss="annealed",
         lam=0.0,
-        lr=EXCHANGE["lr"],
+        lr=EXCHANGE_LR,
         weight_decay=0.0,
         output_dir=data / ".build" / "exchange",
         progress=True,
@@ -62,11 +62,11 @@ def adapted_output_classifier(data: Path) -> ExchangeClassifier:
     from peft import LoraConfig, get_peft_model
 
     torch.manual_seed(0)
-    base, rank = OutputClassifier.from_pretrained(data / "models" / "output_classifier"), EXCHANGE["rank"]
-    config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", task_type="CAUSAL_LM")
+    base = OutputClassifier.from_pretrained(data / "models" / "output_classifier")
+    config = LoraConfig(r=RANK, lora_alpha=2 * RANK, target_modules="all-linear", task_type="CAUSAL_LM")
     adapted = get_peft_model(base.model, config)
     config.base_model_name_or_path = "models/output_classifier"  # below data/, wherever that is
-    classifier = ExchangeClassifier.from_backbone(adapted, base.tokenizer)
+    classifier = ExchangeClassifier(adapted, base.tokenizer)
     classifier.value_head.load_state_dict(base.value_head.state_dict())
     return classifier
 
