@@ -11,6 +11,7 @@ the core that imports peft, and only where a model or a folder with adapters is 
 from __future__ import annotations
 
 import copy
+import json
 import os
 import warnings
 from pathlib import Path
@@ -129,6 +130,13 @@ def load_language_model(name_or_path: str | os.PathLike, **options) -> tuple[Any
     with warnings.catch_warnings():  # peft asks for a property that transformers renamed; nothing a user could mend
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         return PeftModel.from_pretrained(base, name, adapter_name=adapter, torch_device="cpu"), info
+
+
+def base_of(folder: Path) -> str | None:
+    """The folder or name of the base of the adapters in `folder`, or None if it holds none."""
+    if not (folder / CONFIG).is_file():
+        return None
+    return _base_of(json.loads((folder / CONFIG).read_text(encoding="utf-8"))["base_model_name_or_path"], folder)
 
 
 def _base_of(name: str, folder: Path) -> str:

@@ -189,6 +189,8 @@ def load(folder: str | os.PathLike, kind: str, **load_options):
 def _load_tokenizer(folder: Path, wanted: str | None):
     if wanted is None:
         return None
+    if not (folder / "tokenizer_config.json").exists():  # adapters may leave it to their base
+        folder = Path(adapters.base_of(folder) or folder)
     found = []
     # AutoTokenizer goes by the family of the model, and some families (Qwen2) make their own of any tokenizer.json
     for kind in (AutoTokenizer, PreTrainedTokenizerFast) if (folder / "tokenizer.json").exists() else (AutoTokenizer,):

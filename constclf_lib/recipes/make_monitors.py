@@ -35,7 +35,7 @@ CODED = 4  # times that each row in a code is among the rows of the exchange cla
 def make_exchange(data: Path, log: Callable[[str], None]) -> None:
     """The exchange classifier: the output classifier, which tells harm in plain replies already, with adapters (LoRA)
     and a head of its own that learn to read behind the prompt, on `exchange_rows`. Saved as adapters on the output
-    classifier's language model, a tenth of its size.
+    classifier's language model, a tenth of its size, and without a tokenizer of its own.
     """
     classifier, _ = train_output_classifier(
         adapted_output_classifier(data),
@@ -52,7 +52,10 @@ def make_exchange(data: Path, log: Callable[[str], None]) -> None:
         callbacks=[Progress(log)],
     )
     classifier.window = WINDOWS["output"]
-    classifier.save_pretrained(data / "monitors" / "exchange_classifier")
+    folder = data / "monitors" / "exchange_classifier"
+    classifier.save_pretrained(folder)
+    for copied in folder.glob("tokenizer*"):
+        copied.unlink()  # its base has the same, which its record's fingerprint checks
 
 
 def adapted_output_classifier(data: Path) -> ExchangeClassifier:

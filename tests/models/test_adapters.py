@@ -272,9 +272,25 @@ def test_base_and_adapters_move_together_where_the_base_is_named_from_above(base
     shutil.move(tree, tmp_path / "elsewhere")
     again = OutputClassifier.from_pretrained(tmp_path / "elsewhere" / "monitors" / "adapted")
     assert torch.equal(again(IDS).lm_logits, classifier(IDS).lm_logits)
+    assert again.tokenizer is None
     shutil.rmtree(tmp_path / "elsewhere" / "models")
     with pytest.raises(ClassifierError, match="cannot be loaded"):
         OutputClassifier.from_pretrained(tmp_path / "elsewhere" / "monitors" / "adapted")
+
+
+def test_adapters_may_leave_the_tokenizer_to_their_base(tmp_path):
+    tokenizer = lab_tokenizer()
+    save_language_model(causal_lm(vocab=len(tokenizer)), tokenizer, tmp_path / "base")
+    classifier = OutputClassifier.from_backbone(adapted(loaded(tmp_path / "base"), lora()), tokenizer).eval()
+    classifier.save_pretrained(tmp_path / "adapted")
+    for file in (tmp_path / "adapted").glob("tokenizer*"):
+        file.unlink()
+    again = OutputClassifier.from_pretrained(tmp_path / "adapted")
+    assert again.fingerprint == classifier.fingerprint and torch.equal(again(IDS).lm_logits, classifier(IDS).lm_logits)
+    for file in (tmp_path / "base").glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ClassifierError, match="tokenizer"):
+        OutputClassifier.from_pretrained(tmp_path / "adapted")
 
 
 def test_pickled_adapters_and_a_missing_peft(base, tmp_path, monkeypatch):
