@@ -160,7 +160,7 @@ STAGES = (
     Stage("bodyguard", 25, ("models/bodyguard",), _bodyguard),
     Stage("input", 2, ("models/input_classifier",), _input),
     Stage("output", 4, ("models/output_classifier",), _output),
-    Stage("exchange", 15, ("monitors/exchange_classifier",), _exchange),
+    Stage("exchange", 5, ("monitors/exchange_classifier",), _exchange),
     Stage("ablations", 35, (), _ablations),
     Stage("augmentation", 25, (), _augmentation),
     Stage("controls", 25, (), _controls),
@@ -168,13 +168,13 @@ STAGES = (
     Stage("development", 20, (), _development),
     Stage("results", 16, ("lab/sealed.parquet",), _results),
     Stage("probe", 5, ("monitors/probe",), _probe),
-    Stage("probe_ablations", 20, (), _probe_ablations),
-    Stage("monitor_thresholds", 8, ("monitors/thresholds.json",), _monitor_thresholds),
-    Stage("monitors_development", 20, (), _monitors_development),
+    Stage("probe_ablations", 30, (), _probe_ablations),
+    Stage("monitor_thresholds", 20, ("monitors/thresholds.json",), _monitor_thresholds),
+    Stage("monitors_development", 6, (), _monitors_development),
     Stage("monitors", 20, (), _monitors),
     Stage("cards", 0, (), _cards),
 )
-MONITORS = ("exchange", "probe", "monitor_thresholds", "monitors")  # chapter 10's, not in the repository yet
+MONITORS = ("exchange", "probe", "monitor_thresholds", "monitors")  # chapter 10's; the guard does without them
 STUDIES = (*MONITORS, "ablations", "augmentation", "controls", "development", "probe_ablations", "monitors_development")
 MEASURES_SEALED = ("results", "monitors")
 BESIDE = "assistant"  # trained beside the stages up to the first that needs it

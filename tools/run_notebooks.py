@@ -17,6 +17,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
+from constclf_lib.recipes.stored import as_text
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "data" / "reference_results.json"
 MODE = {  # conftest.py sets the same for tests and nbval
@@ -77,7 +79,7 @@ def note_seconds(name: str, seconds: float) -> None:
     results.setdefault("notebook_seconds", {})[name] = round(seconds)
     results["notebook_seconds"] = dict(sorted(results["notebook_seconds"].items()))
     RESULTS.parent.mkdir(exist_ok=True)
-    write_whole(RESULTS, json.dumps(results, indent=1, sort_keys=True) + "\n")  # as recipes write it
+    write_whole(RESULTS, as_text(results) + "\n")
 
 
 def main(names: list[str]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from .._files import describe, write_json
+from .._files import describe, write_text
 from ..evaluation import Estimate
 
 
@@ -17,8 +17,23 @@ def merge_results(data: Path, **sections) -> dict:
     path = data / "reference_results.json"
     results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     results |= _stored(sections)
-    write_json(path, results)
+    write_text(path, as_text(results) + "\n")
     return results
+
+
+def as_text(tree, depth: int = 0, width: int = 120) -> str:
+    """`tree` as sorted JSON; what fits a line stands on one, so a figure with its interval takes one and not six."""
+    flat = json.dumps(tree, sort_keys=True)
+    if not isinstance(tree, (dict, list)) or depth + len(flat) <= width:
+        return flat
+    inside = (
+        [as_text(value, depth + 1, width) for value in tree]
+        if isinstance(tree, list)
+        else [f"{json.dumps(key)}: {as_text(value, depth + 1, width)}" for key, value in sorted(tree.items())]
+    )
+    start, end = "[]" if isinstance(tree, list) else "{}"
+    pad = "\n" + " " * depth
+    return start + ",".join(f"{pad} {part}" for part in inside) + pad + end
 
 
 def unfinished(data: Path, section: str, **settings) -> dict:
