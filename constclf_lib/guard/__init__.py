@@ -1,9 +1,11 @@
-"""The guarded system: GuardedModel around any assistant (model; on disk: folder), a provider's stream of text (text),
+"""The guarded system: GuardedModel around any assistant (model; many at once: engine; on disk: folder), a provider's stream of text (text),
 both with the same decision (gates); stored scores decided again (replay) and made (transcript); what goes in and comes
 out (types).
 """
 
+from .engine import BatchedGuard, TooManyRequests
 from .folder import read_card
+from .in_thread import in_thread
 from .model import GuardedModel
 from .replay import MODES, replay, score_prompts
 from .text import guard_text_stream
@@ -11,6 +13,7 @@ from .transcript import Transcript, transcribe
 from .types import ERROR_KINDS, REFUSAL, Reply, Thresholds, TokenEvent, history_after
 
 __all__ = [
+    "BatchedGuard",
     "ERROR_KINDS",
     "GuardedModel",
     "MODES",
@@ -18,9 +21,11 @@ __all__ = [
     "Reply",
     "Thresholds",
     "TokenEvent",
+    "TooManyRequests",
     "Transcript",
     "guard_text_stream",
     "history_after",
+    "in_thread",
     "read_card",
     "replay",
     "score_prompts",
