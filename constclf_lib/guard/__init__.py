@@ -1,5 +1,5 @@
-"""The guarded system: GuardedModel around any assistant (model; many at once: engine; on disk: folder), a provider's stream of text (text),
-both with the same decision (gates); stored scores decided again (replay) and made (transcript); what goes in and comes
+"""The guarded system: GuardedModel around any assistant (model; many at once: engine; on disk: folder) or
+somebody else's server (upstream), a provider's stream of text (text), all with the same decision (gates, answer); stored scores decided again (replay) and made (transcript); what goes in and comes
 out (types).
 """
 
@@ -10,12 +10,14 @@ from .model import GuardedModel
 from .replay import MODES, replay, score_prompts
 from .text import guard_text_stream
 from .transcript import Transcript, transcribe
-from .types import ERROR_KINDS, REFUSAL, Reply, Thresholds, TokenEvent, history_after
+from .types import ERROR_KINDS, REFUSAL, Reply, Thresholds, TokenEvent, blocks, history_after
+from .upstream import GuardedUpstream
 
 __all__ = [
     "BatchedGuard",
     "ERROR_KINDS",
     "GuardedModel",
+    "GuardedUpstream",
     "MODES",
     "REFUSAL",
     "Reply",
@@ -23,6 +25,7 @@ __all__ = [
     "TokenEvent",
     "TooManyRequests",
     "Transcript",
+    "blocks",
     "guard_text_stream",
     "history_after",
     "in_thread",
