@@ -1,7 +1,7 @@
 """What each model reads: an assistant's turn or a conversation, the verdict prompt, what stands before a completion.
 
-Built in chapters 02 (verdict) and 08 (an assistant's turn, conversations). User text goes in through `tokenization.text_ids`, so none
-of it becomes a control token.
+Built in chapters 02 (verdict) and 08 (an assistant's turn, conversations). User text goes in through
+`tokenization.text_ids`, so none of it becomes a control token.
 
 Which words and control tokens stand around a user's text is data that travels with the tokenizer: its chat template,
 and two settings of ours in tokenizer_config.json, both optional:
@@ -179,7 +179,9 @@ def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
     for i, message in enumerate(messages):
         parts = rest.split(_place(i))
         if len(parts) != 2:
-            raise ValueError(f"this chat template shows a message {len(parts) - 1} times or out of order; once is right")
+            raise ValueError(
+                f"this chat template shows a message {len(parts) - 1} times or out of order; once is right"
+            )
         ids += [*template_ids(tokenizer, parts[0]), *text_ids(tokenizer, message["content"])]
         rest = parts[1]
     return [*ids, *template_ids(tokenizer, rest)]

@@ -27,7 +27,7 @@ from ..prompts import Prompt, texts_to_judge, user_text
 from ..streaming import Row, RunningBatch, StreamingScorer, within
 from ..tokenization import decode_text
 from .answer import Answer, blame, fail
-from .gates import OpenGate, TokenGate
+from .gates import OpenGate, ScoredRow, TokenGate
 from .model import GuardedModel, judge_prompt, reading_options
 from .types import Reply, Thresholds, TokenEvent, blocks
 
@@ -157,7 +157,9 @@ class BatchedGuard:
             return self._fail_all(error, "generation")
         wrote = [request for request in self._answering if request.turn in turns]
         scored = {
-            request.row: [request.turn.new] for request in wrote if request.row is not None and request.turn.new is not None
+            request.row: [request.turn.new]
+            for request in wrote
+            if request.row is not None and request.turn.new is not None
         }
         if scored and self._batch is not None:
             try:
@@ -187,7 +189,7 @@ class BatchedGuard:
                 if request.guarded and self._batch is not None:
                     with blame(request.reply, "classifier"):
                         request.row = self._batch.join(user_text(request.prompt, guard.judged_roles))
-                    gate = TokenGate(request.stops, _ScoredRow(request.row), request.limits.output)
+                    gate = TokenGate(request.stops, ScoredRow(request.row), request.limits.output)
                 request.answer = Answer(request.reply, guard.tokenizer, gate, request.stops)
                 request.decode = lambda ids: decode_text(guard.tokenizer, ids)
                 request.turn = self._turns.join(request.ids, **request.options)
@@ -309,28 +311,6 @@ class _Request:
             if self.answer is not None:
                 self.answer.withhold()
             self.ready.append(self.reply)
-
-
-class _ScoredRow:
-    """A gate's view of a row that the batch has read already. A token that was not read is an error, never a score."""
-
-    def __init__(self, row: Row):
-        self._row, self._handed = row, 0
-
-    @property
-    def risk(self) -> float:
-        return self._row.risk
-
-    def push(self, token_ids: list[int], states=None) -> list[float]:
-        if self._row.error is not None:
-            raise self._row.error
-        self._handed += len(token_ids)
-        if len(self._row.scores) != self._handed:
-            raise ClassifierError("a token was to be released that the batch has not scored")
-        return self._row.scores[-len(token_ids) :]
-
-    def close(self) -> None:
-        """The engine takes the row out of its batch."""
 
 
 def _deliver(requests: Iterator[_Request] | list[_Request]) -> None:

@@ -243,7 +243,5 @@ def judge_prompt(reply: Reply, harm: Sequence[float], off_label: Sequence[float]
     """Notes the highest of an input classifier's scores. Raises ClassifierError for one that is no number."""
     if not all(math.isfinite(score) for score in (*harm, *off_label)):
         reply.input_score, reply.off_label = max(harm), max(off_label)
-        raise ClassifierError(
-            f"the input classifier gave {harm} and {off_label}; nothing may be released on that"
-        )
+        raise ClassifierError(f"the input classifier gave {harm} and {off_label}; nothing may be released on that")
     reply.input_score, reply.off_label = max(harm), max(off_label)

@@ -24,7 +24,6 @@ from contextlib import suppress
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-from ..generation import StopSequences
 from ..prompts import Prompt, conversation, texts_to_judge, user_text
 from ..streaming import within
 from .answer import blame, fail
@@ -47,9 +46,9 @@ class UpstreamError(RuntimeError):
 class GuardedUpstream:
     """url: of the server's API, as "http://127.0.0.1:8000/v1". model: the name that it is asked for. api_key: sent to
     it and shown nowhere. monitor: a StreamingScorer or SharedScorer, None for none; input_classifier: likewise;
-    thresholds are needed as soon as one of them is there (ValueError). timeout: seconds that the server may keep silent,
-    from the connection on. step_timeout: seconds that the input classifier may take; a scorer has its own. Otherwise as
-    GuardedModel, `stream` and `Reply` included.
+    thresholds are needed as soon as one of them is there (ValueError). timeout: seconds that the server may keep
+    silent, from the connection on. step_timeout: seconds that the input classifier may take; a scorer has its own.
+    Otherwise as GuardedModel, `stream` and `Reply` included.
     """
 
     through_text = True
@@ -110,7 +109,12 @@ class GuardedUpstream:
         sampling: dict | None = None,
     ) -> Generator[TokenEvent | Reply, None, None]:
         _, stops = reading_options(prompt, max_new_tokens, temperature, seed, stop)
-        asked = {"messages": conversation(prompt), "max_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
+        asked = {
+            "messages": conversation(prompt),
+            "max_tokens": max_new_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        }
         return self._run(connection, prompt, {**(sampling or {}), **asked}, stops, guard, thresholds or self.thresholds)
 
     def _run(self, connection, prompt, asked, stops, guard, limits) -> Generator[TokenEvent | Reply, None, None]:

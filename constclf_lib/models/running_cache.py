@@ -2,8 +2,8 @@
 
 One tensor per layer and side, [rows, heads, columns, size], and a mask of the columns that hold a real token of a row.
 Rows are aligned on the right: a row that joins is put at the end of the columns, so rows that then step together leave
-no holes; a row that pauses gets one, and once holes outweigh what is real, every row's columns are moved together. Nothing is
-computed again: keys know their position already, and attention does not ask in which column they stand.
+no holes; a row that pauses gets one, and once holes outweigh what is real, every row's columns are moved together.
+Nothing is computed again: keys know their position already, and attention does not ask in which column they stand.
 
 Deliberately not here: forward passes, and whether a model bears holes (self_check.py). Only for caches whose layers
 keep every token (`keeps_every_token`).

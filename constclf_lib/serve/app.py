@@ -47,9 +47,9 @@ def create_app(
     """An ASGI app around a backend, which it closes when it ends.
 
     model: the name under which it is served. api_key: what clients must show as a Bearer token, None for nobody's.
-    max_tokens: the longest reply, and its length where none is asked for. temperature: where none is given. with_scores:
-    whether clients see scores; an attacker who sees them can climb on them. page: a chat page for people at / (needs
-    with_scores, or shows none). max_body: bytes of a request.
+    max_tokens: the longest reply, and its length where none is asked for. temperature: where none is given.
+    with_scores: whether clients see scores; an attacker who sees them can climb on them. page: a chat page for people
+    at / (needs with_scores, or shows none). max_body: bytes of a request.
     """
 
     @asynccontextmanager

@@ -22,7 +22,9 @@ def parser() -> argparse.ArgumentParser:
     what = serve.add_argument_group("what is guarded; by default the lab's own assistant")
     what.add_argument("--guard", metavar="FOLDER", help="a folder that GuardedModel.save_pretrained wrote")
     what.add_argument("--assistant", metavar="NAME", help="another Hugging Face model in place of the folder's")
-    what.add_argument("--upstream", metavar="URL", help="a server with OpenAI's API instead, as http://127.0.0.1:8000/v1")
+    what.add_argument(
+        "--upstream", metavar="URL", help="a server with OpenAI's API instead, as http://127.0.0.1:8000/v1"
+    )
     what.add_argument("--upstream-model", metavar="NAME", help="the model to ask it for")
     how = serve.add_argument_group("how")
     how.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
@@ -106,7 +108,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"anyone who reaches {options.host} may use this server; set {KEY} to ask for a key", file=sys.stderr)
     backend = Backend(guard, options.max_streams, options.max_waiting)
     app = create_app(
-        backend, options.model_name, key, options.max_tokens, options.temperature, options.scores or options.ui, options.ui
+        backend,
+        options.model_name,
+        key,
+        options.max_tokens,
+        options.temperature,
+        options.scores or options.ui,
+        options.ui,
     )
     uvicorn.run(app, host=options.host, port=options.port, log_level="info", timeout_graceful_shutdown=5)
     return 0

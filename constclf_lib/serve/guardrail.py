@@ -2,8 +2,8 @@
 chapter 08.
 
 The proxy sends the text so far, again and again; only what is new is scored, on one stream per call id. Since it does
-not say which call is the last, everything that has come is scored in every call, the unfinished last word included: what
-the proxy lets out has been judged. (So here, unlike elsewhere, a reply's risk may depend on where the proxy cuts.)
+not say which call is the last, everything that has come is scored in every call, the unfinished last word included:
+what the proxy lets out has been judged. (So here, unlike elsewhere, a reply's risk may depend on where the proxy cuts.)
 
 Only text is judged: images and tool calls are blocked. Any failure is an error for the proxy, which by default lets
 nothing pass (`unreachable_fallback: fail_closed`; do not set `fail_on_error: false`).
@@ -44,7 +44,11 @@ class Guardrail:
         given = body if isinstance(body, dict) else {}
         texts, kind = given.get("texts") or [], given.get("input_type")
         call = str(given.get("litellm_call_id") or "")[:128]
-        if kind not in ("request", "response") or not isinstance(texts, list) or not all(isinstance(t, str) for t in texts):
+        if (
+            kind not in ("request", "response")
+            or not isinstance(texts, list)
+            or not all(isinstance(t, str) for t in texts)
+        ):
             raise ApiError(400, "input_type must be request or response, and texts a list of texts")
         if given.get("images") or given.get("tool_calls"):
             return {"action": "BLOCKED", "blocked_reason": "only text can be judged here"}
@@ -101,8 +105,8 @@ class _Call:
         self._text, self._stream, self._risk = "", None, 0.0
 
     def risk(self, text: str) -> float:
-        """The risk of everything up to now. A text that does not go on from the last one is read from its beginning; what
-        was judged before still counts.
+        """The risk of everything up to now. A text that does not go on from the last one is read from its beginning;
+        what was judged before still counts.
         """
         with self._reading:
             if self._stream is None or self._stream.closed or not text.startswith(self._text):

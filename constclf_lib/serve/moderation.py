@@ -1,7 +1,7 @@
 """/v1/moderations: what the bodyguards say about a text, in the form of OpenAI's moderation API. Built in chapter 08.
 
-Two categories: `request` (the input classifier, on the text as a prompt) and `reply` (the output classifier, on the text
-as a reply); each where that classifier is there. Flagged is strictly above the threshold, as everywhere.
+Two categories: `request` (the input classifier, on the text as a prompt) and `reply` (the output classifier, on the
+text as a reply); each where that classifier is there. Flagged is strictly above the threshold, as everywhere.
 
 Deliberately not here: OpenAI's own categories, which these classifiers know nothing of.
 """
@@ -32,7 +32,9 @@ def moderate(guard: GuardedModel | GuardedUpstream, body: object, model: str, wi
         if guard.input_classifier is not None:
             scores = guard.input_classifier.score(texts)
             for result, harm, off in zip(results, scores.harm.tolist(), scores.off_label.tolist(), strict=True):
-                _note(result, "request", harm, crosses(harm, limits.input) or crosses(off, limits.off_label), with_scores)
+                _note(
+                    result, "request", harm, crosses(harm, limits.input) or crosses(off, limits.off_label), with_scores
+                )
         if guard.monitor is not None and hasattr(guard.monitor, "open_text") and not _reads_prompt(guard):
             for result, text in zip(results, texts, strict=True):
                 with guard.monitor.open_text() as stream:

@@ -1,7 +1,8 @@
 """What comes over the wire and what goes back, in the words of OpenAI's chat API. Built in chapter 08.
 
 `read_chat` turns a request body into a `ChatRequest` or raises `ApiError`; `Completion` turns events of a guarded reply
-into one answer or into chunks. What is not served is refused by name, never ignored, unless it cannot change the answer.
+into one answer or into chunks. What is not served is refused by name, never ignored, unless it cannot change the
+answer.
 
 Deliberately not here: the network (app.py) and whatever answers (backends.py).
 """
@@ -19,7 +20,14 @@ from typing import Any
 from ..guard import Reply
 
 # what a request may carry because it changes nothing here: (names) and {name: values that say "as usual"}
-WITHOUT_EFFECT = {"user", "metadata", "safety_identifier", "prompt_cache_key", "parallel_tool_calls", "prompt_cache_retention"}
+WITHOUT_EFFECT = {
+    "user",
+    "metadata",
+    "safety_identifier",
+    "prompt_cache_key",
+    "parallel_tool_calls",
+    "prompt_cache_retention",
+}
 AS_USUAL: dict[str, tuple] = {
     "n": (1,), "logprobs": (False,), "top_logprobs": (0,), "tools": ([],), "functions": ([],),
     "tool_choice": ("none", "auto"), "function_call": ("none", "auto"), "logit_bias": ({},), "store": (False,),
@@ -27,7 +35,17 @@ AS_USUAL: dict[str, tuple] = {
     "response_format": ({"type": "text"},), "service_tier": ("auto", "default"),
 }  # fmt: skip
 SAMPLING = ("presence_penalty", "frequency_penalty", "top_p")  # an upstream server may know what to do with these
-READ = {"model", "messages", "max_tokens", "max_completion_tokens", "temperature", "seed", "stop", "stream", "stream_options"}
+READ = {
+    "model",
+    "messages",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "seed",
+    "stop",
+    "stream",
+    "stream_options",
+}
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
 # for each Reply.error_kind: status, type, and what the client is told; never the words of the exception, which may
 # hold a prompt, a path or somebody's key
@@ -94,9 +112,13 @@ def read_chat(body: object, models: tuple[str, ...], temperature: float = 0.0, u
             continue
         if upstream and name in SAMPLING:
             continue
-        raise ApiError(400, f"{name}={_short(value)} is not served here", param=str(name)[:64], code="unsupported_parameter")
+        raise ApiError(
+            400, f"{name}={_short(value)} is not served here", param=str(name)[:64], code="unsupported_parameter"
+        )
     if given.get("model", models[0]) not in models:
-        raise ApiError(404, f"the model {_short(given['model'])} does not exist here", param="model", code="model_not_found")
+        raise ApiError(
+            404, f"the model {_short(given['model'])} does not exist here", param="model", code="model_not_found"
+        )
     limit = "max_completion_tokens" if "max_completion_tokens" in given else "max_tokens"
     options = given.get("stream_options", {})
     if not isinstance(options, Mapping):
@@ -170,10 +192,14 @@ def _messages(value: object) -> list[dict[str, str]]:
 
 def _content(content: object, i: int) -> str:
     if isinstance(content, list):  # parts
-        texts = [part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None for part in content]
+        texts = [
+            part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None for part in content
+        ]
         if all(isinstance(text, str) for text in texts):
             return "".join(map(str, texts))
-        raise ApiError(400, f"messages[{i}]: only parts of type text are served", param="messages", code="unsupported_message")
+        raise ApiError(
+            400, f"messages[{i}]: only parts of type text are served", param="messages", code="unsupported_message"
+        )
     if not isinstance(content, str):
         raise _wrong(f"messages[{i}].content", "a text")
     return content
@@ -226,7 +252,7 @@ class Completion:
 
 
 def finish_reason(reply: Reply) -> str:
-    """"stop", "length" or, where the guard (or the upstream's own filter) acted, "content_filter"."""
+    """ "stop", "length" or, where the guard (or the upstream's own filter) acted, "content_filter"."""
     if reply.status != "released":
         return "content_filter"
     return {"length": "length", "content_filter": "content_filter"}.get(str(reply.finish), "stop")
