@@ -192,7 +192,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def parts(self, scene, body):
         """Cut in the middle of words, as tokens are."""
-        text = LONG if scene in ("plain", "dies", "unfinished") else "The moth sleeps. Grind the ashbane and wait. " * 2
+        text = LONG if scene != "harmful" else "The moth sleeps. Grind the ashbane and wait. " * 2
         pieces = [text[i : i + 3] for i in range(0, len(text), 3)]
         if scene in ("dies", "unfinished", "stalls", "error", "tool"):
             pieces = pieces[:5]
