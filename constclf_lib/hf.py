@@ -25,7 +25,7 @@ import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from .errors import StreamClosedError
+from .errors import GenerationError, StreamClosedError
 from .generation import ControlTokens, StopSequences
 from .guard import Answer, Reply, ScoredRow, TokenGate
 from .streaming import Row, RunningBatch, StreamingScorer
@@ -151,7 +151,7 @@ class _Row:
             elif token in self._control.ends:
                 self.ends = True
             elif token in self._control.all:
-                raise ValueError(f"the assistant wrote the control token {token} in its reply")
+                raise GenerationError(f"the assistant wrote the control token {token} in its reply")
             else:
                 found.append(token)
         return found
@@ -164,6 +164,8 @@ class _Row:
     def end(self, finish: str | None):
         if not self.over:
             self.over = True
+            if self._in_note:
+                raise GenerationError("the private note did not end")
             self.reply.note, self.reply.note_tokens = decode_text(self._tokenizer, self._note), len(self._note)
             yield from self._answer.end("end" if self.ends else finish)
             self._answer.withhold()
@@ -172,5 +174,6 @@ class _Row:
         if not self.over or self.reply.status == "error":
             self.over = True
             self.reply.status, self.reply.error = "error", f"{type(error).__name__}: {error}"
-            self.reply.error_kind = "classifier_failed"
+            generation = isinstance(error, GenerationError)
+            self.reply.error_kind = "generation_failed" if generation else "classifier_failed"
             self._answer.withhold()

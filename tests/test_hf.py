@@ -30,7 +30,8 @@ def generate(lab, prompts, **options):
     guard = GenerationGuard(lab.scorer, lab.threshold, lab.assistant, lab.tokenizer, options.pop("on_text", None))
     rows = [prompt_ids(lab.tokenizer, prompt) for prompt in prompts]
     backwards, mask = pad_batch([row[::-1] for row in rows], 0)
-    options = {"max_new_tokens": 100, "do_sample": False, **options}
+    ends = lab.tokenizer.eos_token_id  # a Llama's own default would end at another of the lab's tokens
+    options = {"max_new_tokens": 100, "do_sample": False, "eos_token_id": ends, "pad_token_id": ends, **options}
     ids = lab.assistant.generate(backwards.flip(1), attention_mask=mask.flip(1), **guard.options, **options)
     return guard, ids[:, backwards.shape[1] :].tolist()
 

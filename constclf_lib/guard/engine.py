@@ -250,8 +250,9 @@ class BatchedGuard:
         for request in self._answering:
             if request.over and request.reply.status in ("blocked_input", "halted_output"):
                 request.reply.refusal = self.guard.refusal_text
-        _deliver(self._answering)
-        self._free()
+        ready = list(self._answering)
+        self._free()  # first, so that whoever has its Reply finds its place free
+        _deliver(ready)
 
     def _free(self) -> None:
         """Those that are over leave both batches."""
@@ -296,7 +297,6 @@ class _Request:
                 self.ready += answer.end(turn.state.finish)
                 self.end()
         except Exception as error:
-            self._note(turn)
             self.end(error)
 
     def _note(self, turn: RunningTurn) -> None:
