@@ -50,7 +50,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def guard_of(options: argparse.Namespace):
-    """The guard that the options describe. Raises ValueError, FileNotFoundError or ClassifierError, saying what to do."""
+    """The guard that the options describe. Raises ValueError, FileNotFoundError or ClassifierError, which
+    say what to do.
+    """
     from .._data import data_path
     from ..guard import GuardedModel, GuardedUpstream, Thresholds
     from ..streaming import StreamingScorer
