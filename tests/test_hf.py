@@ -20,7 +20,7 @@ def setting():
     plain = [guard.reply(prompt, max_new_tokens=40) for prompt in lab.prompts]
     lab.whole = [i for i, reply in enumerate(plain) if reply.status == "released" and reply.finish == "end"]
     peaks = sorted(max(plain[i].token_scores) for i in lab.whole)
-    lab.threshold = peaks[len(peaks) // 2]  # half of them are halted
+    lab.threshold = (peaks[len(peaks) // 2 - 1] + peaks[len(peaks) // 2]) / 2  # half of them are halted
     lab.want = [guard.reply(p, max_new_tokens=40, thresholds=Thresholds(1, 1, lab.threshold)) for p in lab.prompts]
     assert {lab.want[i].status for i in lab.whole} == {"released", "halted_output"}
     return lab

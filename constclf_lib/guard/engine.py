@@ -123,14 +123,26 @@ class BatchedGuard:
         self._batch = None if guard.monitor is None else RunningBatch(guard.monitor)
 
     def _work(self) -> None:
+        failure: Exception = RuntimeError("the server was closed")
+        try:
+            self._serve()
+        except Exception as error:  # not even new batches can be made: nothing is answered from here on
+            failure = error
+        with self._wake:
+            self._closed = True
+            gone = [*self._answering, *self._waiting]
+            self._answering, self._waiting = [], deque()
+        for request in gone:
+            request.end(failure)
+        _deliver(gone)
+
+    def _serve(self) -> None:
         while True:
             with self._wake:
                 while not (self._closed or self._waiting or self._answering):
                     self._wake.wait()
                 if self._closed:
-                    gone = [*self._answering, *self._waiting]
-                    self._answering, self._waiting = [], deque()
-                    break
+                    return
                 room = min(self.max_streams - len(self._answering), JOIN_AT_ONCE)
                 new = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
                 self._answering += new
@@ -139,9 +151,6 @@ class BatchedGuard:
             except Exception as error:  # nobody foresaw it: all that was under way ends, and the thread goes on
                 self._fail_all(error, "generation")
             self._hand_out()
-        for request in gone:
-            request.end(RuntimeError("the server was closed"))
-        _deliver(gone)
 
     def _round(self, new: list[_Request]) -> None:
         for request in self._answering:

@@ -67,8 +67,10 @@ class RunningCache:
 
     def forget(self, place: int, count: int) -> None:
         """The last `count` tokens of a row become holes."""
-        real = self.mask[place].nonzero()[:, 0]
-        self.mask[place, real[len(real) - count :]] = 0
+        mask = self.mask.clone()  # it may come from a pass, whose tensors are not to be written on
+        real = mask[place].nonzero()[:, 0]
+        mask[place, real[len(real) - count :]] = 0
+        self.mask = mask
 
     def compact(self) -> None:
         """Moves every row's columns together if holes are worth it."""

@@ -31,9 +31,8 @@ def setting():
     lab.input = TextInput()
     open_ = GuardedModel(lab.assistant, lab.tokenizer, None, lab.output, Thresholds(1, 1, 1))
     peaks = sorted(max(open_.reply(p, max_new_tokens=40).token_scores, default=0) for p in lab.prompts)
-    lab.guard = GuardedModel(
-        lab.assistant, lab.tokenizer, lab.input, lab.output, Thresholds(0.5, 0.5, peaks[len(peaks) // 2])
-    )
+    middle = (peaks[len(peaks) // 2 - 1] + peaks[len(peaks) // 2]) / 2  # between two: a batch rounds otherwise
+    lab.guard = GuardedModel(lab.assistant, lab.tokenizer, lab.input, lab.output, Thresholds(0.5, 0.5, middle))
     lab.want = [lab.guard.reply(prompt, max_new_tokens=40) for prompt in lab.prompts]
     assert {reply.status for reply in lab.want} >= {"released", "halted_output", "blocked_input"}
     lab.engine = BatchedGuard(lab.guard, max_streams=4)

@@ -1,4 +1,4 @@
-"""litellm's guardrail endpoint and moderations, without a network: what is new is scored once, and everything is scored."""
+"""The guardrail endpoint of litellm and moderations, without a network: each text is scored once, and all of it."""
 
 from types import SimpleNamespace
 
