@@ -128,7 +128,8 @@ def conversation(prompt: Prompt) -> list[dict[str, str]]:
         return [{"role": "user", "content": prompt}]
     if not isinstance(prompt, Sequence) or not all(isinstance(message, Mapping) for message in prompt):
         raise TypeError(f"the prompt is a string or a list of chat messages, not {type(prompt).__name__}")
-    messages = [{"role": message.get("role", ""), "content": message.get("content", "")} for message in prompt]
+    given: Any = prompt
+    messages = [{"role": message.get("role", ""), "content": message.get("content", "")} for message in given]
     for message in messages:
         if not isinstance(message["content"], str):
             raise TypeError(f"the content of a message is a string, not {type(message['content']).__name__}")

@@ -52,7 +52,7 @@ class GuardedAPI(ModelAPI):
         if tools or (config.num_choices or 1) != 1:
             raise ValueError("a guarded model serves no tools and one choice")
         messages = [{"role": message.role, "content": message.text} for message in input]
-        options = {
+        options: dict[str, Any] = {
             "max_new_tokens": config.max_tokens or 512, "temperature": config.temperature or 0.0,
             "seed": config.seed or 0, "stop": tuple(config.stop_seqs or ()), "guard": self.guarded,
         }  # fmt: skip

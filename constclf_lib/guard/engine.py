@@ -168,7 +168,7 @@ class BatchedGuard:
         scored = {
             request.row: [request.turn.new]
             for request in wrote
-            if request.row is not None and request.turn.new is not None
+            if request.row is not None and request.turn is not None and request.turn.new is not None
         }
         if scored and self._batch is not None:
             try:
@@ -236,8 +236,8 @@ class BatchedGuard:
             at += len(group)
             try:
                 with blame(request.reply, "classifier"):
-                    judge_prompt(request.reply, harm[part], off_label[part])
-                if blocks(request.limits, request.reply.input_score, request.reply.off_label):
+                    highest = judge_prompt(request.reply, harm[part], off_label[part])
+                if blocks(request.limits, *highest):
                     request.reply.status = "blocked_input"
                     request.end()
             except Exception as error:

@@ -189,8 +189,8 @@ class GuardedModel:
         with blame(reply, "classifier"):
             texts = texts_to_judge(prompt, self.judged_roles)
             scores = within(self.step_timeout, lambda: self.input_classifier.score(texts))
-            judge_prompt(reply, scores.harm.tolist(), scores.off_label.tolist())
-        return blocks(limits, reply.input_score, reply.off_label)
+            harm, off_label = judge_prompt(reply, scores.harm.tolist(), scores.off_label.tolist())
+        return blocks(limits, harm, off_label)
 
     def _answer(self, prompt, prompt_ids, reply, turn_options, stops, guard, limits) -> Iterator[TokenEvent]:
         """Fills `reply` and yields what may go out."""
@@ -239,9 +239,12 @@ def reading_options(prompt: Prompt, max_new_tokens, temperature, seed, stop) -> 
     return {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}, StopSequences(stops)
 
 
-def judge_prompt(reply: Reply, harm: Sequence[float], off_label: Sequence[float]) -> None:
-    """Notes the highest of an input classifier's scores. Raises ClassifierError for one that is no number."""
+def judge_prompt(reply: Reply, harm: Sequence[float], off_label: Sequence[float]) -> tuple[float, float]:
+    """Notes and returns the highest of an input classifier's scores. Raises ClassifierError for one that is no
+    number.
+    """
+    highest = max(harm), max(off_label)
+    reply.input_score, reply.off_label = highest
     if not all(math.isfinite(score) for score in (*harm, *off_label)):
-        reply.input_score, reply.off_label = max(harm), max(off_label)
         raise ClassifierError(f"the input classifier gave {harm} and {off_label}; nothing may be released on that")
-    reply.input_score, reply.off_label = max(harm), max(off_label)
+    return highest

@@ -139,8 +139,8 @@ class GuardedUpstream:
         with blame(reply, "classifier"):
             texts = texts_to_judge(prompt, self.judged_roles)
             scores = within(self.step_timeout, lambda: self.input_classifier.score(texts))
-            judge_prompt(reply, scores.harm.tolist(), scores.off_label.tolist())
-        return blocks(limits, cast(float, reply.input_score), cast(float, reply.off_label))
+            highest = judge_prompt(reply, scores.harm.tolist(), scores.off_label.tolist())
+        return blocks(limits, *highest)
 
     def _answer(self, connection, prompt, asked, reply, stops, guard, limits) -> Iterator[TokenEvent]:
         written = ""

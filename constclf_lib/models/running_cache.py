@@ -12,6 +12,7 @@ keep every token (`keeps_every_token`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,14 +32,14 @@ class RunningCache:
     """
 
     def __init__(self) -> None:
-        self.cache: DynamicCache | None = None
+        self.cache: Any = None  # a DynamicCache, whose layers all have keys and values
         self.mask = torch.zeros(0, 0, dtype=torch.long)
 
     def extended(self, new: Tensor) -> Tensor:
         """The mask with the columns `new` [rows, time] behind it."""
         return torch.cat([self.mask, new], dim=1)
 
-    def join(self, cache: DynamicCache, mask: Tensor) -> None:
+    def join(self, cache: Any, mask: Tensor) -> None:
         """Appends the rows of another cache, whose columns are real where `mask` [rows, columns] is 1."""
         _align(cache, mask)
         mask = mask.sort(dim=1, stable=True).values
@@ -81,7 +82,7 @@ class RunningCache:
         self.mask = self.mask.sort(dim=1, stable=True).values[:, self.mask.shape[1] - need :]
 
 
-def _align(cache: DynamicCache, mask: Tensor, last: int | None = None) -> None:
+def _align(cache: Any, mask: Tensor, last: int | None = None) -> None:
     """Puts real columns on the right, in their order, and keeps the last `last` columns (all of them for None)."""
     order = mask.argsort(dim=1, stable=True)  # holes first, then what is real
     if last is None and torch.equal(order, torch.arange(mask.shape[1]).expand_as(order)):

@@ -13,6 +13,7 @@ import asyncio
 import hmac
 import json
 import logging
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from html import escape
@@ -57,14 +58,16 @@ def create_app(
         yield
         backend.close()
 
+    if not re.fullmatch(r"[\w.:/-]+", model):  # it stands in a page
+        raise ValueError("a model's name has letters, digits and . : / - _ alone")
     app = FastAPI(lifespan=life, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.backend = backend
     guardrail = Guardrail(backend.guard)
 
     def check_key(request: Request) -> None:
         shown = request.headers.get("authorization") or request.headers.get("x-api-key", "")  # the latter from litellm
-        shown = shown.removeprefix("Bearer ").encode()
-        if api_key is not None and not hmac.compare_digest(shown, api_key.encode()):
+        shown = shown.removeprefix("Bearer ")
+        if api_key is not None and not hmac.compare_digest(shown.encode(), api_key.encode()):
             raise ApiError(401, "no valid API key was shown", "authentication_error", code="invalid_api_key")
 
     async def body_of(request: Request) -> Any:

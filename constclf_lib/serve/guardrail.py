@@ -102,7 +102,8 @@ class _Call:
         self.seen = 0.0
         self._scorer, self._prompt = scorer, prompt
         self._reading = threading.Lock()
-        self._text, self._stream, self._risk = "", None, 0.0
+        self._text, self._risk = "", 0.0
+        self._stream: Any = None
 
     def risk(self, text: str) -> float:
         """The risk of everything up to now. A text that does not go on from the last one is read from its beginning;
