@@ -26,7 +26,6 @@ def want():
     """What the same models say without any server: {prompt: Reply}."""
     guard = tiny_guard()
     replies = {prompt: guard.reply(prompt, max_new_tokens=40) for prompt in tiny_lab().prompts}
-    assert len({reply.released_text for reply in replies.values()}) == len(replies)
     assert {reply.status for reply in replies.values()} >= {"released", "halted_output"}
     return replies
 
@@ -184,19 +183,21 @@ def test_nothing_that_clients_send_is_logged():
     assert SECRET not in said and "recipe" not in said and KEY not in said
 
 
-def longest_prompt(server):
-    """A prompt whose reply runs to the end of the context: which one, the models decide."""
+def longest():
+    """(prompt, steps) of the longest reply: which one, the models decide."""
     lab = tiny_lab()
     guard = tiny_guard()
     guard.output_classifier.harmful.clear()
-    return max(lab.prompts, key=lambda prompt: len(guard.reply(prompt, max_new_tokens=100).tokens))
+    replies = [(prompt, guard.reply(prompt, max_new_tokens=100)) for prompt in lab.prompts]
+    return max(((prompt, reply.note_tokens + 1 + len(reply.tokens)) for prompt, reply in replies), key=lambda x: x[1])
 
 
 @pytest.mark.parametrize("streamed", [True, False])
 def test_a_client_who_leaves_frees_the_stream(streamed):
+    prompt, whole = longest()
     with process("endless", "PORT") as server:
         body = {
-            "messages": [{"role": "user", "content": longest_prompt(server)}],
+            "messages": [{"role": "user", "content": prompt}],
             "stream": streamed,
             "max_tokens": 100,
         }
@@ -209,5 +210,5 @@ def test_a_client_who_leaves_frees_the_stream(streamed):
                 assert connection.recv(100)
             assert get(f"{server.address}/health")["streams"] == 1
         until(lambda: get(f"{server.address}/health")["streams"] == 0)
-        assert get(f"{server.address}/steps")["steps"] < 60  # of a hundred that were asked for
-        assert ask(server, "hm", max_tokens=2).guard["status"] in ("released", "halted_output")
+        assert get(f"{server.address}/steps")["steps"] < whole  # as many as the reply would have taken
+        assert ask(server, "hm the ash", max_tokens=2).guard["status"] in ("released", "halted_output")
