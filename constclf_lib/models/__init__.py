@@ -10,6 +10,7 @@ from .classifiers import ExchangeClassifier, InputClassifier, InputScores, Outpu
 from .model_card import default_card
 from .perplexity import perplexity
 from .probe import LinearProbe, hidden_states_of, model_fingerprint, reply_states
+from .running_cache import RunningCache, keeps_every_token
 from .value_head import ValueHead
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "LinearProbe",
     "OutputClassifier",
     "Reading",
+    "RunningCache",
     "Seen",
     "ValueHead",
     "cache_argument",
@@ -26,6 +28,7 @@ __all__ = [
     "default_card",
     "has_adapters",
     "hidden_states_of",
+    "keeps_every_token",
     "model_fingerprint",
     "perplexity",
     "quiet",

@@ -17,10 +17,13 @@ import constclf_lib
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "constclf_lib"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SAYS = {"yaml": "PyYAML", "sklearn": "scikit-learn", "PIL": "Pillow", "IPython": "ipykernel"}  # what brings the import
+# what brings the import
+SAYS = {"yaml": "PyYAML", "sklearn": "scikit-learn", "PIL": "Pillow", "IPython": "ipykernel"}
+SAYS["inspect_ai"] = "inspect-ai"
 # who may import what: the groups of requirements.txt that a floor can count on
 LAB = ("core", "lab", "lora", "writers")
 MAY_IMPORT = {"lab": LAB, "recipes": LAB, "build": LAB, "course": (*LAB, "course"), "serve": ("core", "serve")}
+MAY_IMPORT["adapters"] = ("core", "inspect", "garak")
 
 
 def text(name):
@@ -226,7 +229,7 @@ def test_the_tree_on_the_first_page_is_the_house():
 def groups():
     """{group: {package}} of requirements.txt; tests/repository/test_requirements.py holds pyproject's extras to it."""
     found = {}
-    for line in text("requirements.txt").splitlines():
+    for line in (text("requirements.txt") + text("requirements-adapters.txt")).splitlines():
         if heading := re.match(r"# --- (\w+)\b", line):
             group = found.setdefault(heading.group(1), set())
         elif line and not line.startswith("#"):
