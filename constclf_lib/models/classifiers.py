@@ -27,6 +27,7 @@ from ..prompts import (
 from ..tokenization import pad_batch
 from . import checkpoints
 from .backbone import LanguageModelReader, load_backbone
+from .self_check import advice
 from .value_head import ValueHead
 
 
@@ -66,8 +67,9 @@ class OutputClassifier(LanguageModelReader):
 
     @classmethod
     def from_backbone(cls, name_or_path_or_model, tokenizer=None, inner_size=None, base_rate=None) -> OutputClassifier:
-        """A classifier with an untrained head. A model object (a PeftModel too) is taken over, not copied; a name
-        brings its own tokenizer.
+        """A classifier with an untrained head, from the name of a model on a hub, a folder, a GGUF file (its path, or
+        owner/repository/file.gguf; needs the package gguf) or a loaded model. A model object (a PeftModel too) is taken
+        over, not copied; the others bring their own tokenizer.
 
         base_rate is the share of harmful sequences in the training data. Raises ValueError for anything but a
         decoder-only causal LM, or for a tokenizer with more tokens than the model has embeddings, ClassifierError for a
@@ -222,7 +224,8 @@ class InputClassifier(LanguageModelReader):
 
     def _score_rows(self, rows: list[list[int]]) -> InputScores:
         input_ids, attention_mask = (t.to(self.device) for t in pad_batch(rows, 0))
-        logits = self(input_ids, attention_mask, attention_mask.sum(dim=1) - 1).float()
+        logits = self(input_ids, attention_mask, attention_mask.sum(dim=1) - 1)
+        dtype, logits = logits.dtype, logits.float()
         harmful, harmless = (logits[:, i] for i in self.verdict_ids)
         others = logits.index_fill(1, torch.tensor(self.verdict_ids, device=logits.device), -torch.inf)
         # The small share of all other tokens straight from their own sum: 1 - P(harmful) - P(harmless) would lose it to
@@ -230,7 +233,8 @@ class InputClassifier(LanguageModelReader):
         off_label = (others.logsumexp(dim=1) - logits.logsumexp(dim=1)).exp()
         if not torch.stack([harmful, harmless, off_label]).isfinite().all():
             raise ClassifierError(
-                "the input classifier gave logits that are not finite numbers; nothing may be released on this score"
+                "the input classifier gave logits that are not finite numbers; nothing may be released on this score. "
+                f"What may help: {advice(dtype)}"
             )
         return InputScores((harmful - harmless).sigmoid().cpu(), off_label.cpu())
 

@@ -20,7 +20,11 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SAYS = {"yaml": "PyYAML", "sklearn": "scikit-learn", "PIL": "Pillow", "IPython": "ipykernel"}  # what brings the import
 # who may import what: the groups of requirements.txt that a floor can count on
 LAB = ("core", "lab", "lora", "writers")
-MAY_IMPORT = {"lab": LAB, "recipes": LAB, "build": LAB, "course": (*LAB, "course"), "serve": ("core", "serve")}
+MAY_IMPORT = {
+    **dict.fromkeys(("lab", "recipes", "build"), LAB),
+    **dict.fromkeys(("course", "public_data"), (*LAB, "course")),  # datasets, where a hub is asked
+    "serve": ("core", "serve"),
+}
 
 
 def text(name):
