@@ -3,13 +3,14 @@ folders on disk, perplexity.
 """
 
 from .adapters import has_adapters
-from .backbone import Reading, Seen
+from .backbone import Reading, Seen, load_backbone
 from .cache import cache_argument, cache_of
 from .checkpoints import quiet, save_language_model
 from .classifiers import ExchangeClassifier, InputClassifier, InputScores, OutputClassifier
 from .model_card import default_card
 from .perplexity import perplexity
 from .probe import LinearProbe, hidden_states_of, model_fingerprint, reply_states
+from .self_check import advice
 from .value_head import ValueHead
 
 __all__ = [
@@ -21,11 +22,13 @@ __all__ = [
     "Reading",
     "Seen",
     "ValueHead",
+    "advice",
     "cache_argument",
     "cache_of",
     "default_card",
     "has_adapters",
     "hidden_states_of",
+    "load_backbone",
     "model_fingerprint",
     "perplexity",
     "quiet",

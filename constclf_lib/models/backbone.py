@@ -284,14 +284,16 @@ def _name_of_body(model: Any, head: nn.Module) -> str | None:
     return rest[0] if len(rest) == 1 else None
 
 
-def load_backbone(name_or_path_or_model, tokenizer=None):
-    """(model, tokenizer) from a name, a folder, a GGUF file or a model object; all but the last bring a tokenizer."""
+def load_backbone(name_or_path_or_model, tokenizer=None, **options):
+    """(model, tokenizer) from a name, a folder, a GGUF file or a model object; all but the last bring a tokenizer.
+    options (dtype, device_map ...) go to AutoModelForCausalLM.
+    """
     if not isinstance(name_or_path_or_model, str | os.PathLike):
         return name_or_path_or_model, tokenizer
     if file := gguf.located(name_or_path_or_model):
-        model, _ = gguf.load(*file)
+        model, _ = gguf.load(*file, **options)
         return model, tokenizer or gguf.load_tokenizer(*file)
     # progress is worth seeing for a download, not for a folder of our own
     with quiet() if os.path.isdir(name_or_path_or_model) else nullcontext():
-        model, _ = load_language_model(name_or_path_or_model)
+        model, _ = load_language_model(name_or_path_or_model, **options)
     return model, tokenizer or AutoTokenizer.from_pretrained(name_or_path_or_model)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .. import losses
 from ..errors import ClassifierError
 from ..prompts import (
     VERDICT_WORDS,
@@ -30,11 +31,13 @@ from .backbone import LanguageModelReader, load_backbone
 from .self_check import advice
 from .value_head import ValueHead
 
+LOGITS_AT_ONCE, LOGITS_IN_A_CHUNK = 2**28, 2**26  # numbers: a gigabyte, and a quarter of one, in float32
+
 
 @dataclass
 class OutputClassifierOutput:
     """harm_logits [batch, time] float32; lm_logits [batch, time, vocab] or None; past_key_values or None;
-    last_hidden_state [batch, time, hidden].
+    last_hidden_state [batch, time, hidden]; next_token_loss, a scalar or None.
 
     A plain dataclass: transformers' ModelOutput keeps some field names for itself, and which ones changes.
     """
@@ -43,6 +46,7 @@ class OutputClassifierOutput:
     lm_logits: Tensor | None
     past_key_values: object | None
     last_hidden_state: Tensor
+    next_token_loss: Tensor | None = None
 
 
 class OutputClassifier(LanguageModelReader):
@@ -85,17 +89,27 @@ class OutputClassifier(LanguageModelReader):
         past_key_values=None,
         use_cache: bool = False,
         with_lm_logits: bool = True,
+        next_token_mask: Tensor | None = None,
     ) -> OutputClassifierOutput:
         """input_ids [batch, time] int64; attention_mask and cache as in `read`. with_lm_logits=False skips the product
-        with the vocabulary.
+        with the vocabulary. next_token_mask [batch, time] bool: also the next-token loss at these tokens, in chunks
+        where all logits at once would be over a gigabyte.
         """
         hidden, cache = self.read(input_ids, attention_mask, past_key_values, use_cache)
+        loss = None if next_token_mask is None else self._next_token_loss(hidden, input_ids, next_token_mask)
         return OutputClassifierOutput(
             harm_logits=self.value_head(hidden),
             lm_logits=self.lm_logits(hidden) if with_lm_logits else None,
             past_key_values=cache,
             last_hidden_state=hidden,
+            next_token_loss=loss,
         )
+
+    def _next_token_loss(self, hidden: Tensor, input_ids: Tensor, mask: Tensor) -> Tensor:
+        if input_ids.numel() * self.vocab_size <= LOGITS_AT_ONCE:
+            return losses.next_token_loss(self.lm_logits(hidden), input_ids, mask)
+        rows = max(1, LOGITS_IN_A_CHUNK // self.vocab_size)
+        return losses.next_token_loss_in_chunks(self.lm_logits, hidden, input_ids, mask, rows)
 
     def save_pretrained(self, folder: str | os.PathLike, card: str | None = None) -> None:
         """Writes a folder that AutoModelForCausalLM loads as it is, plus the head: value_head.safetensors and
