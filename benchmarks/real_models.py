@@ -1,7 +1,7 @@
-"""A real language model, frozen, on public data. Run: python -m benchmarks.real_models --backbone NAME [--data FOLDER]
+"""A real language model, frozen, on public data: python -m benchmarks.real_models --backbone NAME [--data FOLDER]
 
---data: a folder with the files of docs/public_data.md (toxicity_en.csv, samples-1680.jsonl.gz, xstest_prompts.csv); without
-it they are fetched. The work and what is in the tables: constclf_lib/recipes/real_models.py. Writes
+--data: a folder with toxicity_en.csv, samples-1680.jsonl.gz and xstest_prompts.csv (docs/public_data.md); without it
+they are fetched. The work and what is in the tables: constclf_lib/recipes/real_models.py. Writes
 benchmarks/results/real_models.json. Hidden states are kept in --kept until the run is through, so that a run which was
 stopped goes on; no text and no state is committed.
 """

@@ -180,6 +180,7 @@ def _parts(files: list[Path], size: int, wanted: set[int]) -> Iterator[pa.Table 
 
 
 def _scored(table: pa.Table, classifier, options: argparse.Namespace) -> pa.Table:
+    table = table.replace_schema_metadata(None)  # what pandas notes of an index holds for the whole file only
     texts = table.column(options.column).to_pylist()
     error = ["" if isinstance(text, str) else "no text" for text in texts]
     given = [text if isinstance(text, str) else "" for text in texts]

@@ -1,11 +1,11 @@
-"""Chapter 11 in a quarter of an hour on a CPU: a real language model left as it is, its hidden states read once, a value
-head and a probe trained on them, and the controls that anybody should ask for first.
+"""Chapter 11 in a quarter of an hour on a CPU: a real language model left as it is, its hidden states read once, a
+value head and a probe trained on them, and the controls that anybody should ask for first.
 
 Per public set: texts of at most `LONGEST` tokens, known labels only, drawn with a fixed seed; 70% train, 30% test. The
 same split for everyone:
 - value head (annealed loss) and linear probe (softmax-weighted loss, a middle layer), each with `SEEDS` seeds
-- the untuned model's verdict on the next token, a bag of one- and two-word features, and logistic regression on the mean
-  of the hidden states: what the streaming heads have to be compared with
+- the untuned model's verdict on the next token, a bag of one- and two-word features, and logistic regression on the
+  mean of the hidden states: what the streaming heads have to be compared with
 
 AUROC, AUPRC and TPR at 1% FPR of the test texts, with 95% bootstrap intervals over texts (of the first seed; the others
 stand beside). XSTest: its safe prompts that a threshold of 1% on harmless test texts flags, that is over-refusal by a

@@ -1,4 +1,4 @@
-"""A value head on a backbone that stays as it is: hidden states are read once and the head alone is trained, in seconds.
+"""A value head on a backbone that stays as it is: hidden states are read once and the head alone is trained.
 What a large model allows on a CPU. Built for chapter 11.
 
 What it deliberately does not do: fine-tune (`fit.train_output_classifier`), or store states beyond memory: a token of a
@@ -42,11 +42,11 @@ def frozen_states(
     batch_size: int = 32,
     done: Callable[[int], object] = lambda texts: None,
 ) -> list[Tensor]:
-    """What `classifier`'s value head reads at every token of every text, and behind it the hidden states of `layers` (as
+    """What `classifier`'s value head reads at every token of every text, behind it the hidden states of `layers` (as
     `output_hidden_states` numbers them): one tensor [tokens, (1 + layers) * hidden], float32 on the CPU, per text.
 
-    done: told how many texts of a batch are read, for a progress bar. Raises ValueError for a text that does not fit the
-    classifier's window, ClassifierError for states that are not finite, or a backbone that bears no padding.
+    done: told how many texts of a batch are read, for a progress bar. Raises ValueError for a text that does not fit
+    the classifier's window, ClassifierError for states that are not finite, or a backbone that bears no padding.
     """
     rows = [[*classifier.prefix_ids, *ids] for ids in batch_text_ids(classifier.tokenizer, texts)]
     limit = min((n for n in (classifier.window, classifier.context_length) if n), default=None)
