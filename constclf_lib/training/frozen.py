@@ -90,6 +90,8 @@ def train_value_head(
 
     Raises ValueError for other numbers of states and labels, or states of another width.
     """
+    if len(states) != len(harmful):
+        raise ValueError(f"{len(states)} texts and {len(harmful)} labels: one each")
     rows = [{"states": x, "harmful": bool(y)} for x, y in zip(states, harmful, strict=True) if len(x)]
     if not rows or rows[0]["states"].shape[1] != classifier.hidden_size:
         got = list(rows[0]["states"].shape) if rows else "nothing"

@@ -50,7 +50,7 @@ def test_what_does_not_fit_is_refused():
     states = frozen_states(classifier, TEXTS[:2])
     with pytest.raises(ValueError, match=r"reads \[tokens, 32\], not \[\d+, 64\]"):
         train_value_head(classifier, [torch.cat([x, x], dim=1) for x in states], HARMFUL[:2], 1)
-    with pytest.raises(ValueError, match="longer"):
+    with pytest.raises(ValueError, match="2 texts and 1 labels: one each"):
         train_value_head(classifier, states, HARMFUL[:1], 1)
 
 
