@@ -86,6 +86,12 @@ class PartsTrainer(QuietTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        for plugin in ("fsdp_plugin", "deepspeed_plugin"):  # from `accelerate config`, not from the arguments
+            if getattr(self.accelerator.state, plugin, None) is not None:
+                raise ValueError(
+                    f"{type(self).__name__} saves whole classifiers; under {plugin.partition('_')[0]} each process has "
+                    "a shard. Launch without it: a whole model in every process, LoRA where that is too large"
+                )
         tokenizer, given = self.model.tokenizer, self.processing_class
         if given is not None and (tokenizer is None or fingerprint(given) != fingerprint(tokenizer)):
             raise ValueError("a classifier is saved with its own tokenizer; processing_class is another, leave it out")

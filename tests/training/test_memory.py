@@ -136,3 +136,12 @@ def test_adapters_train_in_float32_on_a_resting_half(tmp_path):
     now = dict(adapted.named_parameters())
     assert all(torch.equal(now[name], p) for name, p in resting.items())
     assert not any(torch.equal(now[name], p) for name, p in before.items() if "lora_B" in name or "value_head" in name)
+
+
+@pytest.mark.parametrize("plugin", ["fsdp_plugin", "deepspeed_plugin"])
+def test_sharded_training_is_refused_also_where_accelerate_was_told_of_it(tmp_path, monkeypatch, plugin):
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.setattr(AcceleratorState, plugin, object(), raising=False)
+    with pytest.raises(ValueError, match="saves whole classifiers; under"):
+        trainer(classifier(), tmp_path)
