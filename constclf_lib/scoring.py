@@ -105,13 +105,13 @@ def _table_files(texts: str) -> list[Path]:
 
 
 def _from_hub(name: str) -> Path:
-    """The split of a dataset as one parquet file in the cache; asked by one process at a time."""
+    """The split of a dataset as one parquet file in the cache; asked by one process of a machine first."""
     from accelerate import PartialState
 
     repository, _, split = name.partition(":")
     home = Path(os.environ.get("CONSTCLF_DATA") or Path.home() / ".cache" / "constclf")
     kept = home / f"{repository.replace('/', '--')}-{split or 'train'}.parquet"
-    with PartialState().main_process_first():
+    with PartialState().local_main_process_first():
         if not kept.exists():
             try:
                 from datasets import load_dataset
