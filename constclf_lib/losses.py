@@ -179,7 +179,7 @@ def next_token_loss_in_chunks(
 
     parts = [
         checkpoint(part, x, y, use_reentrant=False, preserve_rng_state=False)
-        for x, y in zip(states.split(rows), targets.split(rows), strict=True)
+        for x, y in zip(torch.split(states, rows), torch.split(targets, rows), strict=True)
     ]
     found = torch.cat(parts)
     return _sequence_mean(found.new_zeros(predicted.shape).masked_scatter(predicted, found), predicted)

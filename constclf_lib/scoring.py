@@ -22,6 +22,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -135,7 +136,7 @@ def _load(folder: Path) -> tuple[OutputClassifier | InputClassifier, dict]:
         record = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ClassifierError(f"{folder} holds no classifier ({error})") from error
-    kinds = {"output": OutputClassifier, "input": InputClassifier}
+    kinds: dict[str, Any] = {"output": OutputClassifier, "input": InputClassifier}
     if record.get("kind") not in kinds:
         raise ClassifierError(f"{folder} holds an {record.get('kind')} classifier; output and input ones can be asked")
     found = kinds[record["kind"]].from_pretrained(folder)

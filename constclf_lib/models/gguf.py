@@ -56,9 +56,10 @@ def load(folder: str, file: str, **options) -> tuple[Any, dict]:
     else:
         options.setdefault("quantization_config", GgufConfig(dequantize=True))
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, **options)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, **options)
     except ImportError as error:
         raise ClassifierError(f"{file} is a GGUF file; `pip install gguf` to read it ({error})") from error
+    model, info = loaded
     packed = next((name for name, p in model.named_parameters() if not p.is_floating_point()), None)
     if packed is not None:
         raise ClassifierError(f"{packed} of {file} stayed packed: it could be neither trained nor saved")

@@ -43,7 +43,7 @@ from ..streaming import StreamingScorer
 from ..tokenization import batch_text_ids
 from ..training import frozen_states, scores_on_states, train_probe, train_value_head
 
-LONGEST, MOST, SEEDS, STEPS = 128, 1000, 3, 600
+LONGEST, MOST, SEEDS, STEPS, REPEATS = 128, 1000, 3, 600, 1000
 SETS = ("surge_toxicity", "openai_moderation")
 METRICS: dict[str, Callable] = {"auroc": auroc, "auprc": average_precision, "tpr_at_1pct_fpr": tpr_at_fpr}
 
@@ -52,7 +52,8 @@ class Clock:
     """Wall-clock and processor seconds since it was made or last read, by name."""
 
     def __init__(self, log: Callable[[str], None]):
-        self.log, self.times = log, {}
+        self.log = log
+        self.times: dict[str, dict[str, float]] = {}
         self._start = (time.perf_counter(), time.process_time())
 
     def lap(self, name: str) -> None:
@@ -76,10 +77,10 @@ def measure(
     wait, so that a run that was stopped need not read again. paths: {dataset: local file}; others are fetched.
     """
     clock, paths = Clock(log), paths or {}
-    loaded = backbone if isinstance(backbone, tuple) else load_backbone(backbone, dtype=torch.float32)
+    model, tokenizer = backbone if isinstance(backbone, tuple) else load_backbone(backbone, dtype=torch.float32)
     torch.manual_seed(0)
-    classifier = OutputClassifier.from_backbone(*loaded, base_rate=0.5).eval()
-    verdict = InputClassifier.from_backbone(*loaded, words=_words(loaded[1]))
+    classifier = OutputClassifier.from_backbone(model, tokenizer, base_rate=0.5).eval()
+    verdict = InputClassifier.from_backbone(model, tokenizer, words=_words(tokenizer))
     classifier.window = LONGEST + len(classifier.prefix_ids)
     layer = classifier.config.get_text_config().num_hidden_layers // 2
     clock.lap("loading")
@@ -98,8 +99,8 @@ def measure(
     clock.lap("xstest verdicts")
     return {
         "date": time.strftime("%Y-%m-%d"),
-        "backbone": getattr(loaded[0], "name_or_path", "").rpartition("/")[2] or type(loaded[0]).__name__,
-        "parameters": sum(p.numel() for p in loaded[0].parameters()),
+        "backbone": getattr(model, "name_or_path", "").rpartition("/")[2] or type(model).__name__,
+        "parameters": sum(p.numel() for p in model.parameters()),
         "probe_layer": layer,
         "device": platform.machine(),
         "threads": torch.get_num_threads(),
@@ -197,7 +198,7 @@ def _estimate(metric: Callable, labels: np.ndarray, *scores: np.ndarray) -> Esti
     def drawn(rows):
         return metric(labels[rows], *(s[rows] for s in scores))
 
-    low, high = bootstrap_interval(np.arange(len(labels)), statistic=drawn, repeats=1000)
+    low, high = bootstrap_interval(np.arange(len(labels)), statistic=drawn, repeats=REPEATS)
     return Estimate(metric(labels, *scores), low, high, len(labels))
 
 

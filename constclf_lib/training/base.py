@@ -123,6 +123,7 @@ class PartsTrainer(QuietTrainer):
 
     def _stop_at_overflow(self, logs: dict[str, float]) -> None:
         """ClassifierError where float16 made the loss no number: every further step would be skipped in silence."""
+        assert self.model is not None
         half = self.args.fp16 or next(self.model.parameters()).dtype == torch.float16
         if half and any(math.isnan(value) for name, value in logs.items() if name.endswith("loss")):
             raise ClassifierError(f"the loss is not a number; {advice(torch.float16)}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -92,7 +93,9 @@ def train_value_head(
     """
     if len(states) != len(harmful):
         raise ValueError(f"{len(states)} texts and {len(harmful)} labels: one each")
-    rows = [{"states": x, "harmful": bool(y)} for x, y in zip(states, harmful, strict=True) if len(x)]
+    rows: list[dict[str, Any]] = [
+        {"states": x, "harmful": bool(y)} for x, y in zip(states, harmful, strict=True) if len(x)
+    ]
     if not rows or rows[0]["states"].shape[1] != classifier.hidden_size:
         got = list(rows[0]["states"].shape) if rows else "nothing"
         raise ValueError(f"the value head reads [tokens, {classifier.hidden_size}], not {got}")

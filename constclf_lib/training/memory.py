@@ -11,7 +11,7 @@ fragmentation are not counted at all: expect a tenth more, and see what your dev
 from __future__ import annotations
 
 import gc
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -33,7 +33,7 @@ class Memory(NamedTuple):
 
 
 def memory_needed(
-    model: nn.Module,
+    model: Any,
     batch: int,
     length: int,
     *,

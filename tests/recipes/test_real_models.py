@@ -32,6 +32,7 @@ def data(tmp_path_factory):
 
 
 def test_every_table_is_there_with_intervals_and_a_stopped_run_goes_on(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("constclf_lib.recipes.real_models.REPEATS", 40)  # of the bootstrap, which is most of the time
     tokenizer, said = lab_tokenizer(), []
     loaded = (causal_lm(vocab=len(tokenizer)), tokenizer)
     found = measure(loaded, tmp_path, data, said.append, steps=60, seeds=2)
