@@ -166,7 +166,8 @@ def test_two_processes_follow_one_also_after_a_kill(backbone, tmp_path):
     assert second.returncode == 0, printed
     assert printed.count("training on 120 of 120 texts") == printed.count("saved in") == 1  # one of them speaks
     two = json.loads((out / "report.json").read_text(encoding="utf-8"))
-    assert len(one["harm_loss"]) == len(two["harm_loss"]) == 30 and one["harm_loss"][0] > one["harm_loss"][-1]
+    assert len(one["harm_loss"]) == len(two["harm_loss"]) == 30
+    assert max(one["harm_loss"]) - min(one["harm_loss"]) > 0.01  # batches differ by more than what is allowed below
     assert two["harm_loss"] == pytest.approx(one["harm_loss"], rel=1e-3)
     assert two["threshold"] == pytest.approx(one["threshold"], rel=1e-2)
     weights = [OutputClassifier.from_pretrained(folder).lm_head.weight for folder in (tmp_path / "one", out)]

@@ -142,6 +142,12 @@ def test_adapters_train_in_float32_on_a_resting_half(tmp_path):
 def test_sharded_training_is_refused_also_where_accelerate_was_told_of_it(tmp_path, monkeypatch, plugin):
     from accelerate.state import AcceleratorState
 
-    monkeypatch.setattr(AcceleratorState, plugin, object(), raising=False)
+    made = OutputClassifierTrainer.create_accelerator_and_postprocess
+
+    def told(self):
+        made(self)
+        monkeypatch.setattr(AcceleratorState, plugin, object(), raising=False)
+
+    monkeypatch.setattr(OutputClassifierTrainer, "create_accelerator_and_postprocess", told)
     with pytest.raises(ValueError, match="saves whole classifiers; under"):
         trainer(classifier(), tmp_path)
