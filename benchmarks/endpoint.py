@@ -34,7 +34,7 @@ def server(*options: str):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "constclf_lib.serve", "serve", "--port", str(port), *options]
+    command = [sys.executable, "-m", "constclf_lib.cli", "serve", "--port", str(port), *options]
     environment = {key: value for key, value in os.environ.items() if key != "CONSTCLF_API_KEY"}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
     try:

@@ -3,7 +3,7 @@ folders on disk, perplexity.
 """
 
 from .adapters import has_adapters
-from .backbone import Reading, Seen
+from .backbone import Reading, Seen, load_backbone
 from .cache import cache_argument, cache_of
 from .checkpoints import quiet, save_language_model
 from .classifiers import ExchangeClassifier, InputClassifier, InputScores, OutputClassifier
@@ -11,6 +11,7 @@ from .model_card import default_card
 from .perplexity import perplexity
 from .probe import LinearProbe, hidden_states_of, model_fingerprint, reply_states
 from .running_cache import RunningCache, keeps_every_token
+from .self_check import advice
 from .value_head import ValueHead
 
 __all__ = [
@@ -23,12 +24,14 @@ __all__ = [
     "RunningCache",
     "Seen",
     "ValueHead",
+    "advice",
     "cache_argument",
     "cache_of",
     "default_card",
     "has_adapters",
     "hidden_states_of",
     "keeps_every_token",
+    "load_backbone",
     "model_fingerprint",
     "perplexity",
     "quiet",

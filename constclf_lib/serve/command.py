@@ -10,15 +10,15 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Sequence
+
+from ..errors import ClassifierError
 
 KEY, UPSTREAM_KEY = "CONSTCLF_API_KEY", "CONSTCLF_UPSTREAM_KEY"
 
 
-def parser() -> argparse.ArgumentParser:
-    main = argparse.ArgumentParser(prog="constclf", description="Two bodyguards around a language model.")
-    commands = main.add_subparsers(dest="command", required=True)
-    serve = commands.add_parser("serve", help="an OpenAI-compatible server whose replies are guarded")
+def add_arguments(serve: argparse.ArgumentParser) -> None:
+    """What `constclf serve` takes (cli.py)."""
+    serve.epilog = f"{KEY}: what clients must show as a key. {UPSTREAM_KEY}: the upstream server's."
     what = serve.add_argument_group("what is guarded; by default the lab's own assistant")
     what.add_argument("--guard", metavar="FOLDER", help="a folder that GuardedModel.save_pretrained wrote")
     what.add_argument("--assistant", metavar="NAME", help="another Hugging Face model in place of the folder's")
@@ -45,8 +45,6 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--scores", action="store_true", help="show clients scores; for study, as attackers climb on them")
     how.add_argument("--ui", action="store_true", help="a chat page for people at /; shows scores")
     how.add_argument("--unguarded", action="store_true", help="no classifier is asked: for measuring what they cost")
-    main.epilog = f"{KEY}: what clients must show as a key. {UPSTREAM_KEY}: the upstream server's."
-    return main
 
 
 def guard_of(options: argparse.Namespace):
@@ -87,30 +85,22 @@ def guard_of(options: argparse.Namespace):
     return whole
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; the exit status."""
-    options = parser().parse_args(arguments)
+def run(options: argparse.Namespace) -> int:
+    """Serves until it is stopped. Raises what `guard_of` raises, and ClassifierError without the extra."""
     try:
         import uvicorn
 
         from .app import create_app
         from .backend import Backend
     except ModuleNotFoundError as error:
-        print(f"{error.name} is missing; install the extra: pip install 'constclf-lib[serve]'", file=sys.stderr)
-        return 2
-    from ..errors import ClassifierError
-
-    try:
-        guard = guard_of(options)
-    except (ValueError, OSError, ClassifierError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    key = os.environ.get(KEY)
+        raise ClassifierError(
+            f"{error.name} is missing; install the extra: pip install 'constclf-lib[serve]'"
+        ) from error
+    guard, key = guard_of(options), os.environ.get(KEY)
     if key is None and options.host not in ("127.0.0.1", "localhost", "::1"):
         print(f"anyone who reaches {options.host} may use this server; set {KEY} to ask for a key", file=sys.stderr)
-    backend = Backend(guard, options.max_streams, options.max_waiting)
     app = create_app(
-        backend,
+        Backend(guard, options.max_streams, options.max_waiting),
         options.model_name,
         key,
         options.max_tokens,
@@ -120,7 +110,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     uvicorn.run(app, host=options.host, port=options.port, log_level="info", timeout_graceful_shutdown=5)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

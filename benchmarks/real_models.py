@@ -1,0 +1,58 @@
+"""A real language model, frozen, on public data: python -m benchmarks.real_models --backbone NAME [--data FOLDER]
+
+--data: a folder with toxicity_en.csv, samples-1680.jsonl.gz and xstest_prompts.csv (docs/public_data.md); without it
+they are fetched. The work and what is in the tables: constclf_lib/recipes/real_models.py. Writes
+benchmarks/results/real_models.json. Hidden states are kept in --kept until the run is through, so that a run which was
+stopped goes on; no text and no state is committed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from constclf_lib.recipes.real_models import METRICS, SETS, measure
+
+RESULTS = Path(__file__).resolve().parent / "results" / "real_models.json"
+FILES = {
+    "surge_toxicity": "toxicity_en.csv",
+    "openai_moderation": "samples-1680.jsonl.gz",
+    "xstest": "xstest_prompts.csv",
+}
+METHODS = ("value_head", "probe", "mean_pooled", "bag_of_words", "untuned_verdict")
+
+
+def table(stored: dict) -> str:
+    """The tables as Markdown."""
+    lines = []
+    for name in SETS:
+        found = stored["sets"][name]
+        n, harmful = found["texts"]["test"], found["texts"]["harmful_in_test"]
+        lines += [
+            f"| {name}, {n} test texts ({harmful} harmful) | AUROC | AUPRC | TPR at 1% FPR |",
+            "|---|---|---|---|",
+        ]
+        for method in METHODS:
+            cells = (found[method][metric] for metric in METRICS)
+            shown = (f"{c['value']:.3f} [{c['interval'][0]:.3f}, {c['interval'][1]:.3f}]" for c in cells)
+            lines.append(f"| {method.replace('_', ' ')} | {' | '.join(shown)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", required=True)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--kept", type=Path, default=Path("/tmp/constclf-states"))
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    paths = {name: options.data / file for name, file in FILES.items()} if options.data else {}
+    stored = measure(options.backbone, options.kept, paths)
+    options.out.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    print(table(stored))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Chapter 11's measurements on a tiny model and on rows written here, in the published forms."""
+
+import gzip
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks.real_models import FILES, METHODS, table
+from constclf_lib.recipes.real_models import SETS, halting, measure, risk_at_tenths
+from tests.tiny_models import causal_lm, lab_tokenizer
+
+WORDS = ["ash", "moth", "lantern", "coals", "frost", "key"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """120 texts per set, every second one with a word that gives it away; 40 prompts."""
+    folder = tmp_path_factory.mktemp("data")
+    texts = [f"{WORDS[n % 6]} {WORDS[n // 6 % 6]} {n} {'ashbane' * (n % 2)}" for n in range(120)]
+    labels = ["Toxic" if n % 2 else "Not Toxic" for n in range(120)]
+    pd.DataFrame({"text": texts, "is_toxic": labels}).to_csv(folder / FILES["surge_toxicity"], index=False)
+    zeros = dict.fromkeys(("S", "H", "V", "HR", "SH", "S3", "H2", "V2"), 0)
+    with gzip.open(folder / FILES["openai_moderation"], "wt", encoding="utf-8") as file:
+        for n, text in enumerate(texts):
+            file.write(json.dumps({"prompt": text, **zeros, "V": n % 2}) + "\n")
+        file.write(json.dumps({"prompt": "nobody said", "V": 0}) + "\n")
+    rows = [{"prompt": f"{WORDS[n % 6]}?", "type": "homonyms", "label": ("safe", "unsafe")[n % 2]} for n in range(40)]
+    pd.DataFrame(rows).to_csv(folder / FILES["xstest"], index=False)
+    return {name: folder / file for name, file in FILES.items()}
+
+
+def test_every_table_is_there_with_intervals_and_a_stopped_run_goes_on(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("constclf_lib.recipes.real_models.REPEATS", 40)  # of the bootstrap, which is most of the time
+    tokenizer, said = lab_tokenizer(), []
+    loaded = (causal_lm(vocab=len(tokenizer)), tokenizer)
+    found = measure(loaded, tmp_path, data, said.append, steps=60, seeds=2)
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    for name in SETS:
+        one = found["sets"][name]
+        assert (one["texts"]["train"], one["texts"]["test"], one["texts"]["harmful_in_test"]) == (84, 36, 18)
+        for method in METHODS:
+            for figure in one[method].values():
+                if isinstance(figure, dict):
+                    assert figure["interval"][0] <= figure["value"] <= figure["interval"][1] and figure["n"] == 36
+        assert one["bag_of_words"]["auroc"]["value"] > 0.95 and one["mean_pooled"]["auroc"]["value"] > 0.9
+        assert len(one["value_head"]["auroc_of_each_seed"]) == len(one["probe"]["auroc_of_each_seed"]) == 2
+        assert one["streamed_equals_read_to"] < 1e-5
+        assert one["over_refusal_on_xstest_safe"]["value_head"]["n"] == 20
+        assert name in table(found)
+    assert found["sets"]["xstest"]["untuned_verdict"]["auroc"]["n"] == 40 and len(said) == len(found["times"])
+
+    def never(*_, **__):
+        raise AssertionError("states were read again")
+
+    monkeypatch.setattr("constclf_lib.recipes.real_models.frozen_states", never)
+    again = measure(loaded, tmp_path, data, said.append, steps=60, seeds=2)
+    assert again["sets"] == found["sets"]
+    with pytest.raises(AssertionError, match="read again"):  # other weights: what was kept is not theirs
+        measure((causal_lm(seed=1, vocab=len(tokenizer)), tokenizer), tmp_path, data, said.append, steps=1, seeds=1)
+
+
+def test_curves_and_halting():
+    scores = [np.linspace(0.1, 1.0, 10), np.array([0.5, 0.2])]
+    curves = risk_at_tenths(scores, np.array([True, False]))
+    assert np.allclose(curves["harmful"], np.linspace(0.1, 1.0, 10)) and curves["harmless"] == [0.5] * 10
+    found = halting(scores, np.array([True, True]), 0.55)
+    assert found["halted"]["value"] == 0.5 and found["halted"]["n"] == 2 and found["released_before"] == 0.5
+    assert halting(scores, np.array([True, True]), 2.0)["released_before"] is None
