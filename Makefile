@@ -20,13 +20,8 @@ STAMP := .venv/installed
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: lab test test-real red-team-tools test-elsewhere lint docs notebooks data clean badges lock # other people's evaluation tools around the lab's guard (RED_TEAM_ARGS="--samples 200")
-red-team-tools:
-	@test -x .venv-red-team/bin/python || "$(PYTHON)" -m venv .venv-red-team
-	.venv-red-team/bin/python -m pip install -q -r requirements-red-team.txt -e ".[lab]"
-	.venv-red-team/bin/python examples/red_team/inspect_emberfall.py --out .venv-red-team/inspect.json $(RED_TEAM_ARGS)
-
-test-lowest test-latest colab-check test-pythons
+.PHONY: lab test test-real red-team-tools test-elsewhere lint docs notebooks data clean badges lock \
+	test-lowest test-latest colab-check test-pythons
 .DEFAULT_GOAL := test
 
 $(STAMP): requirements.txt requirements-dev.txt requirements.lock pyproject.toml
@@ -81,6 +76,12 @@ lock:
 test-real: $(STAMP)
 	$(VENV) -m pip install -q --no-deps -r requirements-real.txt -c requirements.lock
 	$(VENV) -m pytest tests/real -q
+
+# other people's evaluation tools around the lab's guard (RED_TEAM_ARGS="--samples 200")
+red-team-tools:
+	@test -x .venv-red-team/bin/python || "$(PYTHON)" -m venv .venv-red-team
+	.venv-red-team/bin/python -m pip install -q -r requirements-red-team.txt -e ".[lab]"
+	.venv-red-team/bin/python examples/red_team/inspect_emberfall.py --out .venv-red-team/inspect.json $(RED_TEAM_ARGS)
 
 test-lowest test-latest colab-check test-pythons: $(STAMP)
 	$(VENV) tools/matrix.py $@ $(MATRIX_ARGS)

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import sklearn
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
@@ -45,6 +46,7 @@ from ..training import frozen_states, scores_on_states, train_probe, train_value
 
 LONGEST, MOST, SEEDS, STEPS, REPEATS = 128, 1000, 3, 600, 1000
 SETS = ("surge_toxicity", "openai_moderation")
+LIBRARIES = (torch, transformers, sklearn, np)
 METRICS: dict[str, Callable] = {"auroc": auroc, "auprc": average_precision, "tpr_at_1pct_fpr": tpr_at_fpr}
 
 
@@ -102,9 +104,10 @@ def measure(
         "backbone": getattr(model, "name_or_path", "").rpartition("/")[2] or type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
         "probe_layer": layer,
+        "settings": {"longest": LONGEST, "most": most, "steps": steps, "seeds": list(range(seeds)), "repeats": REPEATS},
         "device": platform.machine(),
         "threads": torch.get_num_threads(),
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "versions": {"python": platform.python_version(), **{m.__name__: m.__version__ for m in LIBRARIES}},
         "times": clock.times,
         "sets": tables,
     }
