@@ -55,6 +55,8 @@ def guard_of(options: argparse.Namespace):
     from ..guard import GuardedModel, GuardedUpstream, Thresholds
     from ..streaming import StreamingScorer
 
+    if options.upstream and not options.upstream_model:
+        raise ValueError("--upstream needs --upstream-model, the name of the model to ask it for")
     folder = options.guard or data_path("models")
     settings: dict = {"step_timeout": options.step_timeout}
     if options.refusal is not None:
@@ -66,8 +68,6 @@ def guard_of(options: argparse.Namespace):
         whole.input_classifier = whole.output_classifier = whole.monitor = None
         whole.through_text, whole.thresholds = False, Thresholds(math.inf, math.inf, math.inf)
     if options.upstream:
-        if not options.upstream_model:
-            raise ValueError("--upstream needs --upstream-model, the name of the model to ask it for")
         scorer = whole.output_classifier and StreamingScorer(whole.output_classifier, step_timeout=options.step_timeout)
         return GuardedUpstream(
             options.upstream, options.upstream_model, whole.input_classifier, scorer, whole.thresholds,

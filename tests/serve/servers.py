@@ -87,7 +87,8 @@ def main(kind: str, port: str, url: str = "") -> None:
         if not url
         else upstream_guard(url, 1.0 if kind == "impatient" else 300.0)
     )
-    app = create_app(Backend(guard, max_streams=64, max_waiting=64), api_key=KEY, max_tokens=100, with_scores=True)
+    backend = Backend(guard, max_streams=64, max_waiting=64)
+    app = create_app(backend, api_key=KEY, max_tokens=100, with_scores=True, page=True)
 
     @app.get("/steps")
     async def steps():
