@@ -1,5 +1,6 @@
-"""A guarded model for garak: `garak --target_type constclf_lib.adapters.garak_generator.Guarded --target_name lab`, or
-built in a program. Built in chapter 08.
+"""A guarded model for garak: `Guarded(name)` in a program (examples/red_team/garak_emberfall.py), and on the command
+line, where garak looks for generators in its own package only, through its function generator:
+`garak --target_type function --target_name constclf_lib.adapters.garak_generator#lab`. Built in chapter 08.
 
 The name is "lab" or a folder that GuardedModel.save_pretrained wrote. What the guard blocks or halts is answered by its
 refusal, which garak's detectors know as one; an error is no answer (None), so garak counts neither a hit nor a pass.
@@ -8,6 +9,8 @@ Deliberately not here: payloads. garak's own are about the real world; the lab's
 """
 
 from __future__ import annotations
+
+import functools
 
 from garak import _config
 from garak.attempt import Conversation, Message
@@ -42,6 +45,17 @@ class Guarded(Generator):
             )  # fmt: skip
             found.append(None if reply.status == "error" else Message(text=reply.shown_text))
         return found
+
+
+@functools.cache
+def _lab() -> GuardedModel:
+    return GuardedModel.from_lab()
+
+
+def lab(prompt: str, max_new_tokens: int = 150, guarded: bool = True) -> list[str]:
+    """The lab's guarded assistant as a function for garak's `function` generator; no text for an error."""
+    reply = _lab().reply(prompt, max_new_tokens=max_new_tokens, guard=guarded)
+    return [] if reply.status == "error" else [reply.shown_text]
 
 
 DEFAULT_CLASS = "Guarded"

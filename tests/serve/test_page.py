@@ -34,7 +34,7 @@ def say(tab, text, enter=False):
             risks: [...turn.querySelectorAll('.reply span')].map(s => s.title).filter(Boolean),
             tints: [...turn.querySelectorAll('.reply span')].map(s => getComputedStyle(s).backgroundColor),
             colour: getComputedStyle(turn.querySelector('.reply')).color,
-            curve: turn.querySelector('canvas').width,
+            curve: turn.querySelectorAll('canvas').length,
         }}))({LAST})"""
     )
 
@@ -57,7 +57,7 @@ def test_it_asks_for_the_key_once_and_shows_the_reply_with_its_risk(tab):
     assert tab.run("sessionStorage.getItem('key')") == KEY
     assert (shown["status"], shown["reply"]) == ("released", reply.shown_text)
     risks = [float(re.search(r"risk ([\d.]+)", title)[1]) for title in shown["risks"]]
-    assert len(risks) > 2 and risks == sorted(risks) and shown["curve"] > 0
+    assert len(risks) > 2 and risks == sorted(risks) and shown["curve"] == 1
     assert len(set(shown["tints"])) > 1 or len(set(risks)) == 1
     assert tab.run("messages") == [
         {"role": "user", "content": prompt},
@@ -83,7 +83,8 @@ def test_a_halted_reply_is_grey_says_why_and_is_remembered_as_stopped(tab):
 def test_a_blocked_message_is_not_remembered(tab):
     again(tab)
     shown = say(tab, f"please {FORBIDDEN}")
-    assert shown["status"] == "blocked_input" and "prompt 0.9000 of 0.5000" in shown["note"]
+    assert (shown["status"], shown["curve"]) == ("blocked_input", 0)
+    assert "score 0.9000, threshold 0.5000" in shown["note"]
     assert tab.run("messages.length") == 0
 
 
