@@ -36,7 +36,7 @@ from .models import InputClassifier, OutputClassifier
 from .streaming import score_completions
 from .tokenization import batch_text_ids
 
-PLAN = "score.json"
+PLAN = "_score.json"  # whoever reads the folder as one table passes over names that begin so
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from accelerate import PartialState
+from accelerate import FullyShardedDataParallelPlugin, PartialState
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
 
 from constclf_lib.models import OutputClassifier, save_language_model
 from constclf_lib.streaming import score_completions
@@ -20,6 +22,7 @@ from examples.train_classifier import labelled_texts, main, three_parts
 from tests.tiny_models import causal_lm, lab_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "examples" / "accelerate"
 WORDS = ["ash", "moth", "lantern", "coals", "frost", "key", "grind", "warm"]
 
 
@@ -135,11 +138,10 @@ def test_options_out_of_range(wrong, tmp_path, capsys):
 # --- several processes
 
 
-def launched(processes, *arguments):
-    """The example under accelerate, on CPU processes of one machine."""
+def launched(*arguments):
+    """The example under accelerate, in two processes on the CPU, as its file of settings says."""
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes),
-        "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no",
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / "two_processes.yaml"),
         str(ROOT / "examples" / "train_classifier.py"), *arguments,
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
@@ -154,14 +156,14 @@ def test_two_processes_follow_one_also_after_a_kill(backbone, tmp_path):
     one = main([*given, "--out", str(tmp_path / "one")])
     out = tmp_path / "two"
     given += ["--out", str(out), "--save-steps", "5"]
-    first = launched(2, *given)
+    first = launched(*given)
     saved = "checkpoints-*/checkpoint-*/trainer_state.json"
     while first.poll() is None and not list(out.glob(saved)):
         time.sleep(0.02)
     os.killpg(first.pid, signal.SIGKILL)
     first.communicate()
     assert list(out.glob(saved)) and not (out / "report.json").exists(), "it was not killed on the way"
-    second = launched(2, *given)
+    second = launched(*given)
     printed, _ = second.communicate(timeout=900)
     assert second.returncode == 0, printed
     assert printed.count("training on 120 of 120 texts") == printed.count("saved in") == 1  # one of them speaks
@@ -181,3 +183,18 @@ def test_a_step_that_cannot_be_shared_is_refused(backbone, tmp_path, capsys, mon
     with pytest.raises(SystemExit):
         main([str(tmp_path / "texts.csv"), "--backbone", str(backbone), "--out", str(tmp_path / "o"), "--batch", "8"])
     assert "8 texts cannot be shared evenly by 3 processes" in capsys.readouterr().err
+
+
+def test_the_files_of_settings_say_what_accelerate_knows(monkeypatch):
+    """Sharding needs GPUs, so the FSDP file is read, by accelerate itself, and not run. That the trainers refuse to
+    start under it is tested in tests/training/test_memory.py."""
+    two, sharded = (load_config_from_file(str(CONFIGS / f"{name}.yaml")) for name in ("two_processes", "fsdp"))
+    assert (two.distributed_type, two.num_processes, two.use_cpu) == ("MULTI_CPU", 2, True)
+    assert (sharded.distributed_type, sharded.mixed_precision) == ("FSDP", "bf16")
+    options = launch_command_parser().parse_args(["script.py"])
+    assert set(sharded.fsdp_config) <= set(vars(options))
+    for name, value in sharded.fsdp_config.items():  # as the launcher hands them on
+        monkeypatch.setenv(name.upper(), str(value).lower() if isinstance(value, bool) else str(value))
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True and plugin.activation_checkpointing
+    assert plugin.state_dict_type.name == "SHARDED_STATE_DICT" and plugin.cpu_ram_efficient_loading

@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 
 from benchmarks.real_models import FILES, METHODS, table
-from constclf_lib.recipes.real_models import SETS, halting, measure, risk_at_tenths
+from constclf_lib.prompts import verdict_prompt_ids
+from constclf_lib.recipes.real_models import SETS, halting, in_its_template, measure, risk_at_tenths
+from constclf_lib.tokenization import decode_text
 from tests.tiny_models import causal_lm, lab_tokenizer
 
 WORDS = ["ash", "moth", "lantern", "coals", "frost", "key"]
@@ -47,9 +49,13 @@ def test_every_table_is_there_with_intervals_and_a_stopped_run_goes_on(data, tmp
         assert one["bag_of_words"]["auroc"]["value"] > 0.95 and one["mean_pooled"]["auroc"]["value"] > 0.9
         assert len(one["value_head"]["auroc_of_each_seed"]) == len(one["probe"]["auroc_of_each_seed"]) == 2
         assert one["streamed_equals_read_to"] < 1e-5
-        assert one["over_refusal_on_xstest_safe"]["value_head"]["n"] == 20
+        assert set(one["xstest_flagged"]) == set(METHODS)
+        assert one["xstest_flagged"]["value_head"]["safe"]["n"] == 20
+        assert one["texts"]["published"] - one["texts"]["unknown"] == 120
         assert name in table(found)
-    assert found["sets"]["xstest"]["untuned_verdict"]["auroc"]["n"] == 40 and len(said) == len(found["times"])
+    for verdict in ("untuned_verdict", "untuned_verdict_without_template"):
+        assert found["sets"]["xstest"][verdict]["auroc"]["n"] == 40
+    assert len(said) == len(found["times"]) and set(found["data"]) == set(FILES)
 
     def never(*_, **__):
         raise AssertionError("states were read again")
@@ -59,6 +65,22 @@ def test_every_table_is_there_with_intervals_and_a_stopped_run_goes_on(data, tmp
     assert again["sets"] == found["sets"]
     with pytest.raises(AssertionError, match="read again"):  # other weights: what was kept is not theirs
         measure((causal_lm(seed=1, vocab=len(tokenizer)), tokenizer), tmp_path, data, said.append, steps=1, seeds=1)
+
+
+def test_an_instruct_model_is_asked_in_its_template():
+    tokenizer = lab_tokenizer()
+    tokenizer.chat_template = (
+        "<|user|>{{ messages[0]['content'] }}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    )
+    tokenizer.init_kwargs.pop("verdict_prompt", None)
+    asked = verdict_prompt_ids(in_its_template(tokenizer), "a {prompt} in braces")
+    user, assistant = tokenizer.convert_tokens_to_ids(["<|user|>", "<|assistant|>"])
+    assert asked[0] == user and asked.count(user) == asked.count(assistant) == 1
+    said = decode_text(tokenizer, asked[asked.index(assistant) :])
+    assert said == "It is" and decode_text(tokenizer, asked).count("a {prompt} in braces") == 1
+    assert "verdict_prompt" not in tokenizer.init_kwargs  # a copy was changed
+    tokenizer.chat_template = None
+    assert user not in verdict_prompt_ids(in_its_template(tokenizer), "ash")
 
 
 def test_curves_and_halting():
