@@ -23,6 +23,11 @@ FILES = {
 METHODS = ("value_head", "probe", "mean_pooled", "bag_of_words", "untuned_verdict")
 
 
+def cell(figure: dict) -> str:
+    low, high = figure["interval"]
+    return f"{figure['value']:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def table(stored: dict) -> str:
     """The tables as Markdown."""
     lines = []
@@ -30,13 +35,18 @@ def table(stored: dict) -> str:
         found = stored["sets"][name]
         n, harmful = found["texts"]["test"], found["texts"]["harmful_in_test"]
         lines += [
-            f"| {name}, {n} test texts ({harmful} harmful) | AUROC | AUPRC | TPR at 1% FPR |",
-            "|---|---|---|---|",
+            f"| {name}, {n} test texts ({harmful} harmful) | AUROC | AUPRC | TPR at 1% FPR | XSTest flagged: safe | "
+            "unsafe |",
+            "|---|---|---|---|---|---|",
         ]
         for method in METHODS:
-            cells = (found[method][metric] for metric in METRICS)
-            shown = (f"{c['value']:.3f} [{c['interval'][0]:.3f}, {c['interval'][1]:.3f}]" for c in cells)
-            lines.append(f"| {method.replace('_', ' ')} | {' | '.join(shown)} |")
+            flagged = found["xstest_flagged"][method]
+            figures = [*(found[method][metric] for metric in METRICS), flagged["safe"], flagged["unsafe"]]
+            lines.append(f"| {method.replace('_', ' ')} | {' | '.join(map(cell, figures))} |")
+        lines += ["", f"| {name}: AUROC minus that of | bag of words | mean pooled |", "|---|---|---|"]
+        for method in METHODS[:2]:
+            gaps = (found[f"{method}_minus_{control}_auroc"] for control in ("bag_of_words", "mean_pooled"))
+            lines.append(f"| {method.replace('_', ' ')} | {' | '.join(map(cell, gaps))} |")
         lines.append("")
     return "\n".join(lines)
 

@@ -29,6 +29,7 @@ from inspect_ai.scorer import Score, Target, accuracy, scorer
 from inspect_ai.solver import TaskState, generate
 from inspect_ai.tool import ToolChoice, ToolInfo
 
+from constclf_lib import data_path
 from constclf_lib.evaluation import rate_of
 from constclf_lib.guard import GuardedModel
 from constclf_lib.lab import attack_success, kinds_of, load_split
@@ -89,6 +90,12 @@ def samples(count: int) -> MemoryDataset:
     )
 
 
+def models() -> dict[str, str]:
+    """The checksums of the lab's models, so that a stored figure says whose it is."""
+    files = json.loads(data_path("MANIFEST.json").read_text(encoding="utf-8"))["files"]
+    return {name: file["sha256"][:12] for name, file in files.items() if name.endswith(".safetensors")}
+
+
 def main(arguments: list[str] | None = None, guard: GuardedModel | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=60)
@@ -96,7 +103,8 @@ def main(arguments: list[str] | None = None, guard: GuardedModel | None = None) 
     options = parser.parse_args(arguments)
     guard = guard or GuardedModel.from_lab()
     task = Task(dataset=samples(options.samples), solver=generate(), scorer=know_how())
-    found: dict = {"date": time.strftime("%Y-%m-%d"), "inspect_ai": inspect_ai.__version__}
+    found: dict = {"date": time.strftime("%Y-%m-%d"), "inspect_ai": inspect_ai.__version__, "models": models()}
+    start = time.perf_counter()
     for name, guarded in (("unguarded", False), ("guarded", True)):
         model = get_model("emberfall/lab", memoize=False, guard=guard, guarded=guarded)
         with tempfile.TemporaryDirectory() as logs:
@@ -112,6 +120,7 @@ def main(arguments: list[str] | None = None, guard: GuardedModel | None = None) 
         found[name] = {key: rate.stored() for key, rate in rates.items()}
         for key, rate in rates.items():
             print(f"{name:10} {key:15} {rate.value:.3f} [{rate.low:.3f}, {rate.high:.3f}] n {rate.n}")
+    found["seconds"] = round(time.perf_counter() - start)
     options.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found
 

@@ -2,12 +2,13 @@
 
 import gzip
 import json
+import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.real_models import FILES, METHODS, table
+from benchmarks.real_models import FILES, METHODS, RESULTS, table
 from constclf_lib.prompts import verdict_prompt_ids
 from constclf_lib.recipes.real_models import SETS, halting, in_its_template, measure, risk_at_tenths
 from constclf_lib.tokenization import decode_text
@@ -90,3 +91,24 @@ def test_curves_and_halting():
     found = halting(scores, np.array([True, True]), 0.55)
     assert found["halted"]["value"] == 0.5 and found["halted"]["n"] == 2 and found["released_before"] == 0.5
     assert halting(scores, np.array([True, True]), 2.0)["released_before"] is None
+
+
+def strings_in(value):
+    """Every string in a piece of JSON, keys included."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from (key, *strings_in(inner))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from strings_in(inner)
+    elif isinstance(value, str):
+        yield value
+
+
+def test_what_is_stored_is_on_the_page_and_holds_no_text():
+    stored = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert not [word for word in strings_in(stored) if not re.fullmatch(r"[\w.+:, -]{1,64}", word)]
+    assert all(" " not in word for word in strings_in(stored["sets"]))
+    page = (RESULTS.parents[2] / "docs" / "real_models.md").read_text(encoding="utf-8")
+    for block in table(stored).strip().split("\n\n"):
+        assert block in page
