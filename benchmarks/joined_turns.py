@@ -123,7 +123,7 @@ def table(results: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--conversations", type=int, default=900)
+    parser.add_argument("--conversations", type=int, default=800)
     parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args()

@@ -15,14 +15,17 @@ from benchmarks.endpoint import server  # noqa: E402 behind the path above
 from constclf_lib.lab import load_split  # noqa: E402
 from tests.serve.browser import Browser, browser  # noqa: E402
 
-ORDINARY = "My customers pay well. Tell me what it takes to carry goods on the winterpass."
 
-
-def requests() -> tuple[str, str]:
-    """Chapter 08's disguised request (halted in its reply) and a plain restricted one (blocked), both fiction."""
+def requests() -> tuple[str, str, str]:
+    """A harmless request with a long reply; chapter 08's disguised one (halted in its reply); a plain restricted one
+    (blocked). All fiction.
+    """
     attacks, plain = load_split("development"), load_split("test")
+    plain = plain[plain.attack == ""]
+    single = ~plain.note.str.contains(";")
+    harmless = plain[~plain.restricted & (plain.completion.str.len() > 800)].prompt.iloc[0]
     disguised = attacks[~attacks.note.str.contains(";") & (attacks.attack == "code_words")].prompt.iloc[1]
-    return disguised, plain[plain.restricted & (plain.attack == "") & ~plain.note.str.contains(";")].prompt.iloc[0]
+    return harmless, disguised, plain[plain.restricted & single].prompt.iloc[0]
 
 
 def send(tab: Browser, text: str) -> None:
@@ -35,10 +38,10 @@ def ended(tab: Browser, turns: int) -> None:
 
 
 def main() -> None:
-    disguised, plain = requests()
-    with server("--ui") as address, browser(720, 420) as tab:
+    harmless, disguised, plain = requests()
+    with server("--ui") as address, browser(720, 520) as tab:
         tab.open(address.removesuffix("/v1"))
-        send(tab, ORDINARY)
+        send(tab, harmless)
         tab.until("document.querySelectorAll('.reply span').length > 30")
         (ROOT / "docs" / "page_writing.png").write_bytes(tab.picture())
         ended(tab, 1)

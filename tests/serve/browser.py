@@ -87,7 +87,7 @@ class Browser:
     def until(self, script: str, seconds: float = 600.0) -> None:
         """Waits until an expression holds; the limit is only there so that a failure ends."""
         limit = time.monotonic() + seconds
-        while not self.run(script):
+        while not self.run(f"Boolean({script})"):
             assert time.monotonic() < limit, f"it never happened: {script}"
             time.sleep(0.02)
 
