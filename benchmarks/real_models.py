@@ -12,7 +12,7 @@ import argparse
 import json
 from pathlib import Path
 
-from constclf_lib.recipes.real_models import METRICS, SETS, measure
+from constclf_lib.recipes.real_models import METHODS, METRICS, SETS, measure
 
 RESULTS = Path(__file__).resolve().parent / "results" / "real_models.json"
 FILES = {
@@ -20,7 +20,6 @@ FILES = {
     "openai_moderation": "samples-1680.jsonl.gz",
     "xstest": "xstest_prompts.csv",
 }
-METHODS = ("value_head", "probe", "mean_pooled", "bag_of_words", "untuned_verdict")
 
 
 def cell(figure: dict) -> str:
@@ -33,9 +32,9 @@ def table(stored: dict) -> str:
     lines = []
     for name in SETS:
         found = stored["sets"][name]
-        n, harmful = found["texts"]["test"], found["texts"]["harmful_in_test"]
+        n, harmful = found["texts"]["used"], found["texts"]["harmful"]
         lines += [
-            f"| {name}, {n} test texts ({harmful} harmful) | AUROC | AUPRC | TPR at 1% FPR | XSTest flagged: safe | "
+            f"| {name}, {n} texts ({harmful} harmful) | AUROC | AUPRC | TPR at 1% FPR | XSTest flagged: safe | "
             "unsafe |",
             "|---|---|---|---|---|---|",
         ]
@@ -44,7 +43,7 @@ def table(stored: dict) -> str:
             figures = [*(found[method][metric] for metric in METRICS), flagged["safe"], flagged["unsafe"]]
             lines.append(f"| {method.replace('_', ' ')} | {' | '.join(map(cell, figures))} |")
         lines += ["", f"| {name}: AUROC minus that of | bag of words | mean pooled |", "|---|---|---|"]
-        for method in METHODS[:2]:
+        for method in METHODS[:3]:
             gaps = (found[f"{method}_minus_{control}_auroc"] for control in ("bag_of_words", "mean_pooled"))
             lines.append(f"| {method.replace('_', ' ')} | {' | '.join(map(cell, gaps))} |")
         lines.append("")

@@ -1,16 +1,17 @@
 """Chapter 11 in a quarter of an hour on a CPU: a real language model left as it is, its hidden states read once, a
 value head and a probe trained on them, and the controls that anybody should ask for first.
 
-Per public set: texts of at most `LONGEST` tokens, known labels only, drawn with a fixed seed; 70% train, 30% test. The
-same split for everyone:
-- value head (annealed loss) and linear probe (softmax-weighted loss, a middle layer), each with `SEEDS` seeds
+Per public set: texts of at most `LONGEST` tokens, known labels only, drawn with a fixed seed; `FOLDS` folds, each of
+them tested by what learnt from the others (with the fold's number as seed). The same folds for everyone:
+- value head (annealed loss), linear probe (softmax-weighted loss, a middle layer), and the same probe trained and read
+  as the mean of `SWIM` tokens
 - the untuned model's verdict on the next token (asked in its chat template), a bag of one- and two-word features, and
   logistic regression on the mean of the hidden states: what the streaming heads have to be compared with
 
-AUROC, AUPRC and TPR at 1% FPR of the test texts, with 95% bootstrap intervals over texts (of the first seed; the others
-stand beside). XSTest: which of its safe and unsafe prompts a threshold of 1% on harmless test texts flags; on the safe
-ones that is over-refusal, by a classifier that was never told of prompts. Stored with date, device, versions and times
-in benchmarks/results. Deliberately not here: fine-tuning, and texts: no row of a dataset is stored.
+AUROC, AUPRC and TPR at 1% FPR, means over the folds, with 95% bootstrap intervals over texts. XSTest: which of its safe
+and unsafe prompts a threshold of 1% on a fold's harmless texts flags; on the safe ones that is over-refusal, by a
+classifier that was never told of prompts. Stored with date, device, versions and times in benchmarks/results.
+Deliberately not here: fine-tuning, and texts: no row of a dataset is stored.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from tqdm.auto import tqdm
@@ -41,13 +42,14 @@ from ..lab import auroc, average_precision, bag_of_words_baseline
 from ..models import InputClassifier, LinearProbe, OutputClassifier, load_backbone, model_fingerprint
 from ..prompts import PLAIN_VERDICT_PROMPT, VERDICT_WORDS, verdict_token_ids
 from ..public_data import known, load_public
-from ..streaming import StreamingScorer
+from ..streaming import ProbeScorer, StreamingScorer
 from ..tokenization import batch_text_ids
 from ..training import frozen_states, scores_on_states, train_probe, train_value_head
 
-LONGEST, MOST, SEEDS, STEPS, REPEATS = 128, 1000, 3, 600, 1000
+LONGEST, MOST, FOLDS, STEPS, REPEATS, SWIM = 256, 1000, 5, 600, 1000, 16
 SETS = ("surge_toxicity", "openai_moderation")
 LIBRARIES = (torch, transformers, sklearn, np)
+METHODS = ("value_head", "probe", "probe_swim", "mean_pooled", "bag_of_words", "untuned_verdict")
 METRICS: dict[str, Callable] = {"auroc": auroc, "auprc": average_precision, "tpr_at_1pct_fpr": tpr_at_fpr}
 
 
@@ -74,7 +76,7 @@ def measure(
     *,
     most: int = MOST,
     steps: int = STEPS,
-    seeds: int = SEEDS,
+    folds: int = FOLDS,
 ) -> dict:
     """All tables for one backbone (a name, folder, GGUF file or (model, tokenizer)). kept: folder where hidden states
     wait, so that a run that was stopped need not read again. paths: {dataset: local file}; others are fetched.
@@ -103,14 +105,21 @@ def measure(
         states = _states(classifier, rows.completion, layer, kept / f"{name}.safetensors")
         clock.lap(f"{name}: states")
         on_xstest = (xstest, prompts, untuned)
-        tables[name] = one_set(rows, states, classifier, verdict, layer, on_xstest, steps, seeds, clock)
+        tables[name] = one_set(rows, states, classifier, verdict, layer, on_xstest, steps, folds, clock)
     verdicts = {"untuned_verdict": figures(labels, untuned), "untuned_verdict_without_template": figures(labels, plain)}
     return {
         "date": time.strftime("%Y-%m-%d"),
         "backbone": getattr(model, "name_or_path", "").rpartition("/")[2] or type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
         "probe_layer": layer,
-        "settings": {"longest": LONGEST, "most": most, "steps": steps, "seeds": list(range(seeds)), "repeats": REPEATS},
+        "settings": {
+            "longest": LONGEST,
+            "most": most,
+            "steps": steps,
+            "folds": folds,
+            "swim": SWIM,
+            "repeats": REPEATS,
+        },
         "data": {name: describe(Path(path))["sha256"] for name, path in paths.items()},
         "device": platform.machine(),
         "threads": torch.get_num_threads(),
@@ -143,120 +152,126 @@ def some_rows(frame: pd.DataFrame, classifier, most: int) -> pd.DataFrame:
     return rows
 
 
-def one_set(rows, states, classifier, verdict, layer, on_xstest, steps: int, seeds: int, clock: Clock) -> dict:
-    """Every method on one split of `rows`; states: as `frozen_states` gives them for one layer. on_xstest: XSTest's
-    rows, their states, and what the untuned model said of them.
+def one_set(rows, states, classifier, verdict, layer, on_xstest, steps: int, folds: int, clock: Clock) -> dict:
+    """Every method on the same folds of `rows`; states: as `frozen_states` gives them for one layer. on_xstest: the rows
+    of XSTest, their states, and what the untuned model said of them.
     """
-    labels, name = rows.harmful.to_numpy(), rows.attrs.get("name", "heads")
-    train, test = train_test_split(np.arange(len(rows)), test_size=0.3, random_state=0, stratify=labels)
-    texts, size = rows.completion.to_numpy(), classifier.hidden_size
-    sides = {"last": slice(size), "middle": slice(size, None)}
-    read = {side: [x[:, part] for x in states] for side, part in sides.items()}
+    labels, texts, name = rows.harmful.to_numpy(), rows.completion.to_numpy(), rows.attrs.get("name", "heads")
     xstest, prompts, untuned = on_xstest
-    read_prompts = {side: [x[:, part] for x in prompts] for side, part in sides.items()}
-
-    def part(of, places):
-        return [of[i] for i in places]
-
-    found: dict[str, list[np.ndarray]] = {}
-    beside: dict[str, np.ndarray] = {}  # the highest score of each of XSTest's prompts
-    curves = {}
-    for seed in range(seeds):
+    size = classifier.hidden_size
+    last, middle = ([x[:, part] for x in states] for part in (slice(size), slice(size, None)))
+    means, prompt_means = (np.stack([x[:, :size].mean(0).numpy() for x in of]) for of in (states, prompts))
+    fold = np.zeros(len(rows), int)  # in which one a text is tested
+    found = {method: np.zeros(len(rows)) for method in METHODS}
+    found["untuned_verdict"][:] = verdict.score(list(texts), 16).harm.numpy()
+    clock.lap(f"{name}: untuned verdicts")
+    over: dict[str, list[np.ndarray]] = {method: [] for method in METHODS}  # XSTest's prompts above each threshold
+    streams: dict[str, list] = {method: [] for method in METHODS[:3]}  # (scores by token, harmful, threshold)
+    split = StratifiedKFold(folds, shuffle=True, random_state=0).split(texts, labels)
+    for seed, (train, test) in enumerate(split):
+        fold[test] = seed
         torch.manual_seed(seed)
         classifier.value_head.inner.reset_parameters()
         torch.nn.init.normal_(classifier.value_head.out.weight, std=0.02)
         torch.nn.init.constant_(classifier.value_head.out.bias, 0.0)
-        train_value_head(classifier, part(read["last"], train), labels[train], steps, seed=seed)
-        probe = LinearProbe.for_model(classifier.model, [layer])
-        train_probe(probe, part(read["middle"], train), labels[train], steps, seed=seed)
-        for method, head, side in (("value_head", classifier.value_head, "last"), ("probe", probe, "middle")):
-            scores = scores_on_states(head, part(read[side], test))
-            found.setdefault(method, []).append(highest_scores(scores))
-            if seed == 0:
-                threshold = calibrate_threshold(found[method][0][~labels[test]], 0.01)
-                beside[method] = highest_scores(scores_on_states(head, read_prompts[side]))
-                curves[method] = {"risk_at_tenths": risk_at_tenths(scores, labels[test])}
-                curves[method]["halting"] = halting(scores, labels[test], threshold)
-    streamed = _streamed(classifier, str(texts[test[0]]), read["last"][test[0]])
-    clock.lap(f"{name}: {seeds} heads and {seeds} probes")
-    counted = bag_of_words_baseline(texts[train], labels[train], texts[test], xstest.prompt)
-    means, prompt_means = (np.stack([x.mean(0).numpy() for x in of["last"]]) for of in (read, read_prompts))
-    pooled = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000)).fit(means[train], labels[train])
-    found["bag_of_words"], beside["bag_of_words"] = [counted[0]], counted[1]
-    found["mean_pooled"] = [pooled.predict_proba(means[test])[:, 1]]
-    beside["mean_pooled"] = pooled.predict_proba(prompt_means)[:, 1]
-    found["untuned_verdict"] = [verdict.score(list(texts[test]), 16).harm.numpy()]
-    beside["untuned_verdict"] = untuned
-    clock.lap(f"{name}: controls")
-    wanted = labels[test]
+        train_value_head(classifier, [last[i] for i in train], labels[train], steps, seed=seed)
+        heads = {"value_head": lambda of: scores_on_states(classifier.value_head, [x[:, :size] for x in of])}
+        for method, width in (("probe", 1), ("probe_swim", SWIM)):
+            probe = LinearProbe.for_model(classifier.model, [layer], width)
+            train_probe(probe, [middle[i] for i in train], labels[train], steps, seed=seed)
+            heads[method] = lambda of, probe=probe: [ProbeScorer(probe).score(x[:, size:]) for x in of]
+        beside = {"untuned_verdict": untuned}
+        for method, read in heads.items():
+            by_token = read([states[i] for i in test])
+            found[method][test], beside[method] = highest_scores(by_token), highest_scores(read(prompts))
+            limit = calibrate_threshold(found[method][test][~labels[test]], 0.01)
+            streams[method] += [(row, labels[i], limit) for row, i in zip(by_token, test, strict=True)]
+        counted = bag_of_words_baseline(texts[train], labels[train], texts[test], xstest.prompt)
+        found["bag_of_words"][test], beside["bag_of_words"] = counted
+        pooled = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+        pooled.fit(means[train], labels[train])
+        found["mean_pooled"][test] = pooled.predict_proba(means[test])[:, 1]
+        beside["mean_pooled"] = pooled.predict_proba(prompt_means)[:, 1]
+        for method, scores in beside.items():
+            over[method].append(scores > calibrate_threshold(found[method][test][~labels[test]], 0.01))
+    clock.lap(f"{name}: {folds} folds of value head, two probes, bag of words, mean pooled")
     counts = {key: rows.attrs.get(key, 0) for key in ("published", "unknown", "too_long")}
-    counts |= {"train": len(train), "test": len(test), "harmful_in_test": int(wanted.sum())}
     table: dict = {
-        "texts": {**counts, "tokens": int(sum(len(x) for x in states))},
-        "streamed_equals_read_to": streamed,
-        "xstest_flagged": {
-            method: flagged(scores, xstest.restricted.to_numpy(), found[method][0][~wanted])
-            for method, scores in beside.items()
+        "texts": {
+            **counts, "used": len(rows), "harmful": int(labels.sum()), "tokens": int(sum(len(x) for x in states)),
         },
-        "curves": curves,
-    }
+        "streamed_equals_read_to": _streamed(classifier, str(texts[0]), last[0]),
+        "xstest_flagged": {method: flagged(parts, xstest.restricted.to_numpy()) for method, parts in over.items()},
+        "curves": {
+            method: {"risk_at_tenths": risk_at_tenths(parts), "halting": halting(parts)}
+            for method, parts in streams.items()
+        },
+    }  # fmt: skip
     for method, scores in found.items():
-        table[method] = figures(wanted, scores[0])
-        if len(scores) > 1:
-            table[method]["auroc_of_each_seed"] = [round(auroc(wanted, s), 4) for s in scores]
-    for method in ("value_head", "probe"):
+        each = [round(auroc(labels[fold == i], scores[fold == i]), 4) for i in range(folds)]
+        table[method] = {**figures(labels, scores, fold), "auroc_of_each_fold": each}
+    for method in METHODS[:3]:
         for control in ("bag_of_words", "mean_pooled"):
-            gap = difference(wanted, found[method][0], found[control][0])
-            table[f"{method}_minus_{control}_auroc"] = gap
+            table[f"{method}_minus_{control}_auroc"] = difference(labels, found[method], found[control], fold)
     return table
 
 
-def flagged(scores: np.ndarray, unsafe: np.ndarray, harmless: np.ndarray) -> dict:
-    """The shares of XSTest's safe prompts (over-refusal) and of its unsafe ones above the threshold that flags at most
-    1% of `harmless`, scores of another set's harmless test texts.
+def flagged(over: list[np.ndarray], unsafe: np.ndarray) -> dict:
+    """The shares of XSTest's safe prompts (over-refusal) and of its unsafe ones that are flagged, the mean over folds
+    (each has a model and a threshold of its own), with bootstrap intervals over prompts.
     """
-    over = scores > calibrate_threshold(harmless, 0.01)
-    return {"safe": rate_of(over[~unsafe]).stored(), "unsafe": rate_of(over[unsafe]).stored()}
+    share = np.mean(over, axis=0)
+    found = {}
+    for name, part in (("safe", share[~unsafe]), ("unsafe", share[unsafe])):
+        found[name] = Estimate(float(part.mean()), *bootstrap_interval(part, repeats=REPEATS), len(part)).stored()
+    return found
 
 
-def figures(labels: np.ndarray, scores: np.ndarray) -> dict:
-    """METRICS with 95% bootstrap intervals over texts."""
-    return {name: _estimate(metric, labels, scores).stored() for name, metric in METRICS.items()}
+def figures(labels: np.ndarray, scores: np.ndarray, fold: np.ndarray | None = None) -> dict:
+    """METRICS with 95% bootstrap intervals over texts; in folds, the mean of each fold's (their scores have scales of
+    their own).
+    """
+    return {name: _estimate(metric, labels, fold, scores).stored() for name, metric in METRICS.items()}
 
 
-def difference(labels: np.ndarray, first: np.ndarray, second: np.ndarray) -> dict:
+def difference(labels: np.ndarray, first: np.ndarray, second: np.ndarray, fold: np.ndarray | None = None) -> dict:
     """AUROC of `first` minus that of `second` on the same texts (a paired bootstrap)."""
 
     def gap(labels, first, second):
         return auroc(labels, first) - auroc(labels, second)
 
-    return _estimate(gap, labels, first, second).stored()
+    return _estimate(gap, labels, fold, first, second).stored()
 
 
-def _estimate(metric: Callable, labels: np.ndarray, *scores: np.ndarray) -> Estimate:
+def _estimate(metric: Callable, labels: np.ndarray, fold: np.ndarray | None, *scores: np.ndarray) -> Estimate:
+    fold = np.zeros(len(labels), int) if fold is None else fold
+
     def drawn(rows):
-        return metric(labels[rows], *(s[rows] for s in scores))
+        parts = [rows[fold[rows] == i] for i in np.unique(fold)]
+        return float(np.mean([metric(labels[part], *(s[part] for s in scores)) for part in parts]))
 
-    low, high = bootstrap_interval(np.arange(len(labels)), statistic=drawn, repeats=REPEATS)
-    return Estimate(metric(labels, *scores), low, high, len(labels))
-
-
-def risk_at_tenths(scores: list[np.ndarray], labels: np.ndarray) -> dict[str, list[float]]:
-    """The mean running maximum after each tenth of a text, for harmful and harmless ones: a curve without the words."""
-    ends = [np.ceil(np.arange(1, 11) / 10 * len(row)).astype(int) - 1 for row in scores]
-    curves = np.array([np.maximum.accumulate(row)[end] for row, end in zip(scores, ends, strict=True)], np.float64)
-    sides = {"harmful": labels, "harmless": ~labels}
-    return {name: curves[side].mean(0).round(4).tolist() for name, side in sides.items()}
+    rows = np.arange(len(labels))
+    return Estimate(drawn(rows), *bootstrap_interval(rows, statistic=drawn, repeats=REPEATS), len(labels))
 
 
-def halting(scores: list[np.ndarray], labels: np.ndarray, threshold: float) -> dict:
+def risk_at_tenths(streams: list[tuple[np.ndarray, bool, float]]) -> dict[str, list[float]]:
+    """The mean running maximum after each tenth of a text, for harmful and harmless ones: a curve without the words.
+    streams: (scores by token, harmful, threshold) of each text.
+    """
+    found = {}
+    for name, side in (("harmful", True), ("harmless", False)):
+        rows = [np.maximum.accumulate(row) for row, harmful, _ in streams if harmful == side]
+        ends = [np.ceil(np.arange(1, 11) / 10 * len(row)).astype(int) - 1 for row in rows]
+        found[name] = np.mean([row[end] for row, end in zip(rows, ends, strict=True)], axis=0).round(4).tolist()
+    return found
+
+
+def halting(streams: list[tuple[np.ndarray, bool, float]]) -> dict:
     """How many harmful texts a stream would be halted in, and after which share of them (median)."""
-    at = [np.flatnonzero(row > threshold) for row, harmful in zip(scores, labels, strict=True) if harmful]
-    lengths = [len(row) for row, harmful in zip(scores, labels, strict=True) if harmful]
-    shares = [found[0] / n for found, n in zip(at, lengths, strict=True) if len(found)]
-    halted = rate_of([len(found) > 0 for found in at]).stored()
+    at = [(np.flatnonzero(row > threshold), len(row)) for row, harmful, threshold in streams if harmful]
+    shares = [over[0] / n for over, n in at if len(over)]
     before = round(float(np.median(shares)), 4) if shares else None
-    return {"threshold": round(threshold, 4), "halted": halted, "released_before": before}
+    return {"halted": rate_of([len(over) > 0 for over, _ in at]).stored(), "released_before": before}
 
 
 def _streamed(classifier: OutputClassifier, text: str, states: torch.Tensor) -> float:

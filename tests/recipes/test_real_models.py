@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.real_models import FILES, METHODS, RESULTS, table
 from constclf_lib.prompts import verdict_prompt_ids
-from constclf_lib.recipes.real_models import SETS, halting, in_its_template, measure, risk_at_tenths
+from constclf_lib.recipes.real_models import SETS, flagged, halting, in_its_template, measure, risk_at_tenths
 from constclf_lib.tokenization import decode_text
 from tests.tiny_models import causal_lm, lab_tokenizer
 
@@ -38,21 +38,21 @@ def test_every_table_is_there_with_intervals_and_a_stopped_run_goes_on(data, tmp
     monkeypatch.setattr("constclf_lib.recipes.real_models.REPEATS", 40)  # of the bootstrap, which is most of the time
     tokenizer, said = lab_tokenizer(), []
     loaded = (causal_lm(vocab=len(tokenizer)), tokenizer)
-    found = measure(loaded, tmp_path, data, said.append, steps=60, seeds=2)
+    found = measure(loaded, tmp_path, data, said.append, steps=60, folds=3)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     for name in SETS:
         one = found["sets"][name]
-        assert (one["texts"]["train"], one["texts"]["test"], one["texts"]["harmful_in_test"]) == (84, 36, 18)
+        assert (one["texts"]["used"], one["texts"]["harmful"]) == (120, 60)
+        assert one["texts"]["published"] - one["texts"]["unknown"] == 120
         for method in METHODS:
             for figure in one[method].values():
                 if isinstance(figure, dict):
-                    assert figure["interval"][0] <= figure["value"] <= figure["interval"][1] and figure["n"] == 36
+                    assert figure["interval"][0] <= figure["value"] <= figure["interval"][1] and figure["n"] == 120
+            assert np.mean(one[method]["auroc_of_each_fold"]) == pytest.approx(one[method]["auroc"]["value"], abs=1e-3)
         assert one["bag_of_words"]["auroc"]["value"] > 0.95 and one["mean_pooled"]["auroc"]["value"] > 0.9
-        assert len(one["value_head"]["auroc_of_each_seed"]) == len(one["probe"]["auroc_of_each_seed"]) == 2
         assert one["streamed_equals_read_to"] < 1e-5
         assert set(one["xstest_flagged"]) == set(METHODS)
         assert one["xstest_flagged"]["value_head"]["safe"]["n"] == 20
-        assert one["texts"]["published"] - one["texts"]["unknown"] == 120
         assert name in table(found)
     for verdict in ("untuned_verdict", "untuned_verdict_without_template"):
         assert found["sets"]["xstest"][verdict]["auroc"]["n"] == 40
@@ -62,10 +62,10 @@ def test_every_table_is_there_with_intervals_and_a_stopped_run_goes_on(data, tmp
         raise AssertionError("states were read again")
 
     monkeypatch.setattr("constclf_lib.recipes.real_models.frozen_states", never)
-    again = measure(loaded, tmp_path, data, said.append, steps=60, seeds=2)
+    again = measure(loaded, tmp_path, data, said.append, steps=60, folds=3)
     assert again["sets"] == found["sets"]
     with pytest.raises(AssertionError, match="read again"):  # other weights: what was kept is not theirs
-        measure((causal_lm(seed=1, vocab=len(tokenizer)), tokenizer), tmp_path, data, said.append, steps=1, seeds=1)
+        measure((causal_lm(seed=1, vocab=len(tokenizer)), tokenizer), tmp_path, data, said.append, steps=1, folds=2)
 
 
 def test_an_instruct_model_is_asked_in_its_template():
@@ -85,12 +85,18 @@ def test_an_instruct_model_is_asked_in_its_template():
 
 
 def test_curves_and_halting():
-    scores = [np.linspace(0.1, 1.0, 10), np.array([0.5, 0.2])]
-    curves = risk_at_tenths(scores, np.array([True, False]))
+    streams = [(np.linspace(0.1, 1.0, 10), True, 0.55), (np.array([0.5, 0.2]), False, 0.55)]
+    curves = risk_at_tenths(streams)
     assert np.allclose(curves["harmful"], np.linspace(0.1, 1.0, 10)) and curves["harmless"] == [0.5] * 10
-    found = halting(scores, np.array([True, True]), 0.55)
+    found = halting([*streams, (np.array([0.5, 0.2]), True, 0.55)])
     assert found["halted"]["value"] == 0.5 and found["halted"]["n"] == 2 and found["released_before"] == 0.5
-    assert halting(scores, np.array([True, True]), 2.0)["released_before"] is None
+    assert halting([(np.array([0.5]), True, 2.0)])["released_before"] is None
+
+
+def test_shares_over_folds():
+    unsafe = np.array([False, False, True, True])
+    found = flagged([np.array([True, False, True, True]), np.array([False, False, True, False])], unsafe)
+    assert (found["safe"]["value"], found["unsafe"]["value"]) == (0.25, 0.75) and found["safe"]["n"] == 2
 
 
 def strings_in(value):
