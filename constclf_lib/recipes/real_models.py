@@ -153,8 +153,8 @@ def some_rows(frame: pd.DataFrame, classifier, most: int) -> pd.DataFrame:
 
 
 def one_set(rows, states, classifier, verdict, layer, on_xstest, steps: int, folds: int, clock: Clock) -> dict:
-    """Every method on the same folds of `rows`; states: as `frozen_states` gives them for one layer. on_xstest: the rows
-    of XSTest, their states, and what the untuned model said of them.
+    """Every method on the same folds of `rows`; states: as `frozen_states` gives them for one layer. on_xstest: rows of
+    XSTest, their states, and what the untuned model said of them.
     """
     labels, texts, name = rows.harmful.to_numpy(), rows.completion.to_numpy(), rows.attrs.get("name", "heads")
     xstest, prompts, untuned = on_xstest
