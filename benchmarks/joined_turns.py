@@ -123,8 +123,8 @@ def table(results: dict) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--conversations", type=int, default=800)
-    parser.add_argument("--turns", type=int, default=6)
+    parser.add_argument("--conversations", type=int, default=600)
+    parser.add_argument("--turns", type=int, default=4)
     parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args()
     results = measure(options.conversations, options.turns)

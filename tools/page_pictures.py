@@ -23,7 +23,8 @@ def requests() -> tuple[str, str, str]:
     attacks, plain = load_split("development"), load_split("test")
     plain = plain[plain.attack == ""]
     single = ~plain.note.str.contains(";")
-    harmless = plain[~plain.restricted & (plain.completion.str.len() > 800)].prompt.iloc[0]
+    long = (plain.note.str.count(";") == 2) & (plain.prompt.str.len() < 220)
+    harmless = plain[~plain.restricted & long].prompt.iloc[0]
     disguised = attacks[~attacks.note.str.contains(";") & (attacks.attack == "code_words")].prompt.iloc[1]
     return harmless, disguised, plain[plain.restricted & single].prompt.iloc[0]
 
