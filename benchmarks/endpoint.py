@@ -1,11 +1,12 @@
-"""What the guard costs behind the endpoint: python -m benchmarks.endpoint [--json FILE]
+"""What the guard costs behind the endpoint: python -m benchmarks.endpoint
 
 Two server processes on loopback: the lab's assistant behind `constclf serve`, and the same with `--unguarded`; for each
 number of clients they are measured one after the other. Every client streams replies to prompts of its own, one after
 the other. Measured is what a client sees: seconds to the first piece of text, and tokens per second of all clients
 together (private notes count: they were written).
 
-A benchmark, no test: nothing is asserted, and the figures are this machine's, with whatever else it was doing.
+Writes benchmarks/results/endpoint.json and prints the table of docs/deployment.md. A benchmark, no test: nothing is
+asserted, and the figures are this machine's, with whatever else it was doing.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 from constclf_lib.lab import load_split
 
 CLIENTS = (1, 4, 16, 64)
+RESULTS = Path(__file__).resolve().parent / "results" / "endpoint.json"
 
 
 @contextmanager
@@ -118,17 +121,35 @@ def main() -> None:
     parser.add_argument("--per-client", type=int, default=2, help="replies per client")
     parser.add_argument("--tokens", type=int, default=64, help="longest reply")
     parser.add_argument("--clients", type=int, nargs="+", default=list(CLIENTS))
-    parser.add_argument("--json", type=Path, help="write the rows to this file")
+    parser.add_argument("--json", type=Path, default=RESULTS)
     options = parser.parse_args()
+    before = os.getloadavg()
     rows = measure(options.per_client, options.tokens, tuple(options.clients))
-    speed = {(row["server"], row["clients"]): row["tokens_per_second"] for row in rows}
-    for n in options.clients:
-        if ("guarded", 1) in speed and n > 1:
-            print(f"{n} streams at once cost {n * speed['guarded', 1] / speed['guarded', n]:.1f} times one")
-    if options.json:
-        options.json.write_text(
-            json.dumps({"load_average": os.getloadavg(), "cpus": os.cpu_count(), "rows": rows}, indent=1)
-        )
+    results = {
+        "date": time.strftime("%Y-%m-%d"), "cpus": os.cpu_count(), "load_before": before, "torch": version("torch"),
+        "tokens": options.tokens, "per_client": options.per_client, "rows": rows,
+    }  # fmt: skip
+    options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(table(results))
+
+
+def table(results: dict) -> str:
+    """The table of docs/deployment.md: one line per number of clients, 1 among them; first text: median (worst)."""
+    found = {(row["server"], row["clients"]): row for row in results["rows"]}
+    lines = [
+        "| clients | tokens/s, guarded | unguarded | first text, guarded | unguarded | cost of all, in times of one |",
+        "|---|---|---|---|---|---|",
+    ]
+    for n in dict.fromkeys(row["clients"] for row in results["rows"]):
+        ours, plain = found["guarded", n], found["unguarded", n]
+        first = [
+            f"{row['first_text']['median']:.2f} s ({row['first_text']['worst']:.2f})" if row["first_text"] else "–"
+            for row in (ours, plain)
+        ]
+        times = n * found["guarded", 1]["tokens_per_second"] / ours["tokens_per_second"]
+        speeds = f"{ours['tokens_per_second']:.0f} | {plain['tokens_per_second']:.0f}"
+        lines.append(f"| {n} | {speeds} | {first[0]} | {first[1]} | {times:.1f} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
