@@ -3,8 +3,9 @@
 Harmless conversations out of the lab's test split (requests that nobody restricted or disguised, with the replies that
 belong to them), each request used once per table. They go as docs/deployment.md advises: at every turn the
 request with its history is judged; where it is blocked, the turn is left out of what follows. Three policies judge the
-same requests: the last turn alone (the cheapest), every user turn alone and joined (`GuardedModel`), every message of
-any role alone and joined (`constclf serve`). The first turn is the control: there the first two read the same text.
+same requests: the last turn alone (the cheapest), every user turn alone and joined (`GuardedModel`, and `constclf
+serve` where it has released the replies itself), every message of any role alone and joined (`constclf serve` with a
+history that it does not know). The first turn is the control: there all three read the same text.
 
 Writes benchmarks/results/joined_turns.json and prints the table of docs/threat-model.md. Refusals by the input
 classifier only; what joining catches is chapter 08's.

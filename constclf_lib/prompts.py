@@ -140,16 +140,28 @@ def conversation(prompt: Prompt) -> list[dict[str, str]]:
     return messages
 
 
+def _judged(prompt: Prompt, roles: Sequence[str]) -> list[str]:
+    """What messages of these roles say. Left out: an assistant's message with `released: True`, by which whoever keeps
+    the conversation vouches that a guard has released it.
+    """
+    given: Any = [{}] if isinstance(prompt, str) else prompt
+    return [
+        message["content"]
+        for message, as_given in zip(conversation(prompt), given, strict=True)
+        if message["role"] in roles and not (message["role"] == "assistant" and as_given.get("released") is True)
+    ]
+
+
 def user_text(prompt: Prompt, roles: Sequence[str] = ("user",)) -> str:
-    """What messages of these roles say, as one text, joined by single spaces."""
-    return " ".join(message["content"] for message in conversation(prompt) if message["role"] in roles)
+    """What messages of these roles say, as one text, joined by single spaces; without what a guard has released."""
+    return " ".join(_judged(prompt, roles))
 
 
 def texts_to_judge(prompt: Prompt, roles: Sequence[str] = ("user",)) -> list[str]:
     """What an input classifier reads of a conversation: every message of these roles alone, and all of them joined
     (chapter 08). Alone finds the request that other turns dilute; joined, the one that was cut into harmless halves.
     """
-    turns = [message["content"] for message in conversation(prompt) if message["role"] in roles]
+    turns = _judged(prompt, roles)
     return turns if len(turns) < 2 else [*turns, " ".join(turns)]
 
 
@@ -170,7 +182,7 @@ def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
     """
     messages = conversation(prompt)
     if len(messages) > 1 and note_end_id(tokenizer) is not None:
-        messages = [{"role": "user", "content": user_text(prompt, ROLES)}]
+        messages = [{"role": "user", "content": " ".join(message["content"] for message in messages)}]
     if not getattr(tokenizer, "chat_template", None):
         if len(messages) > 1:
             raise ValueError("a model without a chat template reads one text; it cannot be given a conversation")

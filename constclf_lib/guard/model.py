@@ -54,7 +54,8 @@ class GuardedModel:
     many of the vocabulary's longest token (20 characters in the lab), at about 0.25 KB a token. refusal_text:
     `Reply.refusal` of what is blocked or halted. judged_roles: whose messages the bodyguards read; the user's alone
     where a program keeps the conversation itself, all of them ("system", "user", "assistant") where the messages come
-    from someone who could write a request under any role. Holds no state of any request: any number may run at once.
+    from someone who could write a request under any role, apart from an assistant's message with `released: True`, of
+    which whoever calls knows that a guard released it. Holds no state of any request: any number may run at once.
     """
 
     def __init__(

@@ -1,6 +1,6 @@
 """`constclf serve`: a guard as an OpenAI-compatible server (app), what it speaks (protocol), what stands behind it
-(backend), a guardrail for other proxies (guardrail), the command (command). Needs the extra `serve`, though not before
-a name of it is used: without it, the command says what to install.
+(backend), what it has released (released), a guardrail for other proxies (guardrail), the command (command). Needs the
+extra `serve`, though not before a name of it is used: without it, the command says what to install.
 """
 
 from importlib import import_module

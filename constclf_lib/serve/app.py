@@ -28,6 +28,7 @@ from .backend import Backend
 from .guardrail import Guardrail
 from .moderation import moderate
 from .protocol import ApiError, ChatRequest, Completion, read_chat
+from .released import Released
 
 log = logging.getLogger("constclf.serve")
 DONE = b"data: [DONE]\n\n"
@@ -62,7 +63,7 @@ def create_app(
         raise ValueError("a model's name has letters, digits and . : / - _ alone")
     app = FastAPI(lifespan=life, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.backend = backend
-    guardrail = Guardrail(backend.guard)
+    guardrail, released = Guardrail(backend.guard), Released()
 
     def check_key(request: Request) -> None:
         shown = request.headers.get("authorization") or request.headers.get("x-api-key", "")  # the latter from litellm
@@ -85,7 +86,7 @@ def create_app(
     @app.post("/v1/chat/completions")
     async def chat(request: Request):
         asked = read_chat(await body_of(request), (model,), temperature, backend.upstream)
-        events = backend.answer(asked.messages, sampling=asked.sampling, **asked.options(max_tokens))
+        events = backend.answer(released.mark(asked.messages), sampling=asked.sampling, **asked.options(max_tokens))
         try:
             # the first event, so that what goes wrong before it has a status of its own
             first = await _unless_gone(request, anext(events))
@@ -93,11 +94,12 @@ def create_app(
                 raise ApiError.of(first)
             written = Completion(model, with_scores)
             if asked.stream:
-                stream = _stream(events, first, asked, written)
+                stream = _stream(events, first, asked, written, released)
                 return StreamingResponse(stream, media_type="text/event-stream", headers=SECURE)
             reply = first if isinstance(first, Reply) else await _unless_gone(request, _last(events))
             if reply.status == "error":
                 raise ApiError.of(reply)
+            released.add(reply)
             return JSONResponse(written.body(reply), headers=SECURE)
         except TooManyRequests as error:
             raise ApiError(503, "too many requests at once; try again", "server_error", code="overloaded") from error
@@ -186,7 +188,7 @@ async def _disconnected(request: Request) -> None:
 
 
 async def _stream(
-    events: AsyncGenerator, first: Any, asked: ChatRequest, written: Completion
+    events: AsyncGenerator, first: Any, asked: ChatRequest, written: Completion, released: Released
 ) -> AsyncGenerator[bytes, None]:
     """Server-sent events. Cancelled where the client leaves."""
     try:
@@ -196,6 +198,7 @@ async def _stream(
                 yield _sse(written.chunk(event.text, event, first=not opened))
                 opened = True
             event = await anext(events)
+        released.add(event)
         if event.status == "error":
             yield _sse(ApiError.of(event).body())
             return

@@ -94,6 +94,10 @@ def main(kind: str, port: str, url: str = "") -> None:
     async def steps():
         return {"steps": getattr(getattr(guard, "assistant", None), "steps", 0)}
 
+    @app.get("/seen")
+    async def seen():
+        return guard.input_classifier.seen
+
     uvicorn.run(app, host="127.0.0.1", port=int(port), log_level="debug")
 
 

@@ -98,6 +98,25 @@ def test_an_attack_split_over_turns_is_blocked(tiny):
     assert ask(tiny, messages).guard["status"] == "blocked_input"
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_reply_that_was_released_here_is_known_again_and_no_other(tiny, want, streamed):
+    prompt = next(prompt for prompt, reply in want.items() if reply.status == "released" and reply.released_text)
+    if streamed:
+        said = read(ask(tiny, prompt, stream=True))[0]
+    else:
+        said = ask(tiny, prompt).choices[0].message.content
+
+    def judged(reply):
+        """What the input classifier reads where this stands in the history as the assistant's."""
+        before = len(get(f"{tiny.address}/seen"))
+        turns = [("user", prompt), ("assistant", reply), ("user", "hm")]
+        ask(tiny, [{"role": role, "content": content} for role, content in turns])
+        return get(f"{tiny.address}/seen")[before:]
+
+    assert judged(said) == [prompt, "hm", f"{prompt} hm"]
+    assert judged(f"{said} more") == [prompt, f"{said} more", "hm", f"{prompt} {said} more hm"]
+
+
 @pytest.mark.parametrize(
     "more, named",
     [
