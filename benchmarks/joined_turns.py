@@ -82,10 +82,11 @@ def judged(judge: Judge, chats: list[list[tuple[str, str]]], roles: tuple[str, .
 def measure(count: int, turns: int) -> dict:
     """Rates at every turn, and what each policy adds to the first, paired over the conversations."""
     guard = GuardedModel.from_lab()
+    assert guard.thresholds is not None
     judge, chats = Judge(guard.input_classifier, guard.thresholds), conversations(count, turns)
     blocked = {name: judged(judge, chats, roles) for name, roles in POLICIES.items()}
     outcomes = {str(turn + 1): {name: of[:, turn] for name, of in blocked.items()} for turn in range(turns)}
-    outcomes["any"] = {name: of.any(axis=1) for name, of in blocked.items()}
+    outcomes["any"] = {name: np.asarray(of.any(axis=1)) for name, of in blocked.items()}
     return {
         "conversations": count, "split": "test", "seed": 0, "turns": turns,
         "rows": [{"turn": turn, **compared(of)} for turn, of in outcomes.items()],
