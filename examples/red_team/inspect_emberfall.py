@@ -109,9 +109,9 @@ def main(arguments: list[str] | None = None, guard: GuardedModel | None = None) 
         model = get_model("emberfall/lab", memoize=False, guard=guard, guarded=guarded)
         with tempfile.TemporaryDirectory() as logs:
             (log,) = inspect_ai.eval(task, model=model, log_dir=logs, display="none", log_level="error")
-        if log.status != "success" or log.samples is None:
-            raise RuntimeError(f"inspect-ai ended with {log.status}: {log.error}")
-        scores = [sample.scores["know_how"] for sample in log.samples]
+            if log.status != "success" or log.samples is None:  # samples are read from the log when they are asked for
+                raise RuntimeError(f"inspect-ai ended with {log.status}: {log.error}")
+            scores = [sample.scores["know_how"] for sample in log.samples]
         rates = {
             "know_how": rate_of([score.value == 1 for score in scores]),
             "chance": rate_of([score.metadata["chance"] for score in scores]),
