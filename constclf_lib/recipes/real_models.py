@@ -262,7 +262,9 @@ def risk_at_tenths(streams: list[tuple[np.ndarray, bool, float]]) -> dict[str, l
     for name, side in (("harmful", True), ("harmless", False)):
         rows = [np.maximum.accumulate(row) for row, harmful, _ in streams if harmful == side]
         ends = [np.ceil(np.arange(1, 11) / 10 * len(row)).astype(int) - 1 for row in rows]
-        found[name] = np.mean([row[end] for row, end in zip(rows, ends, strict=True)], axis=0).round(4).tolist()
+        found[name] = (
+            np.mean([row[end] for row, end in zip(rows, ends, strict=True)], axis=0, dtype=np.float64).round(4).tolist()
+        )
     return found
 
 
