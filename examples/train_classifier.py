@@ -3,6 +3,13 @@
     pip install ".[lab]"           # in a clone: the library, pandas and scikit-learn
     python examples/train_classifier.py texts.csv --backbone HuggingFaceTB/SmolLM2-135M --out my_classifier
 
+In several processes, on one machine or more (`accelerate config` asks for them once):
+
+    accelerate launch examples/train_classifier.py texts.csv --backbone ... --out my_classifier
+
+--batch is what goes into one step, over all processes: their number changes the time, not the training. With
+--save-steps a run that was killed goes on from its last checkpoint when the same command is given again.
+
 texts: a .csv, .jsonl or .parquet with a column of texts and one of labels (1 / 0, true / false, yes / no, or harmful /
 harmless). 60% of the texts train (the annealed loss of chapter 06), 20% set a threshold, 20% are for the figures (with
 Wilson intervals, beside a bag of words). Equal texts count once. The split is random: where several texts come from one
@@ -10,20 +17,22 @@ source, rates on texts from elsewhere may be worse than these.
 """
 
 import argparse
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pandas as pd
 import torch
+from accelerate import PartialState
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from constclf_lib.errors import ClassifierError
 from constclf_lib.evaluation import calibrate_threshold, highest_scores, rate_of
-from constclf_lib.models import OutputClassifier
+from constclf_lib.models import OutputClassifier, load_backbone
 from constclf_lib.streaming import score_completions
 from constclf_lib.tokenization import batch_text_ids
 from constclf_lib.training import train_output_classifier
@@ -75,11 +84,12 @@ def three_parts(frame: pd.DataFrame, seed: int) -> dict[str, pd.DataFrame]:
     return {name: part.reset_index(drop=True) for name, part in parts.items()}
 
 
-def trained(parts: dict[str, pd.DataFrame], options: argparse.Namespace) -> OutputClassifier:
-    """Trains on texts of at most --window tokens, whole: a label belongs to a whole text, so nothing is cut."""
+def trained(parts: dict[str, pd.DataFrame], options: argparse.Namespace) -> tuple[OutputClassifier, list[float]]:
+    """The classifier and its harm loss at every step. Trains on texts of at most --window tokens, whole: a label
+    belongs to a whole text, so nothing is cut.
+    """
     try:
-        model = AutoModelForCausalLM.from_pretrained(options.backbone, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(options.backbone)
+        model, tokenizer = load_backbone(options.backbone, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise ValueError(f"{options.backbone} does not load as a causal LM: {str(error).splitlines()[0]}") from error
     torch.manual_seed(options.seed)
@@ -88,15 +98,38 @@ def trained(parts: dict[str, pd.DataFrame], options: argparse.Namespace) -> Outp
     limit = min(options.window, classifier.context_length or options.window)
     lengths = [len(classifier.prefix_ids) + len(ids) for ids in batch_text_ids(tokenizer, train.completion)]
     rows = train[[length <= limit for length in lengths]].reset_index(drop=True)
-    print(f"training on {len(rows)} of {len(train)} texts, those of at most {limit} tokens; longer ones are left out")
+    say(f"training on {len(rows)} of {len(train)} texts, those of at most {limit} tokens; longer ones are left out")
     if rows.harmful.nunique() < 2:
         raise ValueError("what is left has not both labels: a larger --window would keep more")
-    settings = {"loss": "annealed", "lam": options.lam, "lr": options.lr, "batch": options.batch, "seed": options.seed}
-    classifier, log = train_output_classifier(classifier, rows, options.steps, logging_steps=1, **settings)
+    processes = PartialState().num_processes
+    if options.batch % processes:
+        raise ValueError(f"a step of {options.batch} texts cannot be shared evenly by {processes} processes")
+    settings = {"loss": "annealed", "lam": options.lam, "lr": options.lr, "seed": options.seed, "logging_steps": 1}
+    settings |= {"batch": options.batch // processes, "save_steps": options.save_steps or None}
+    if options.save_steps:  # with the settings in its name: a run with others must not go on from here
+        settings["output_dir"] = options.out / f"checkpoints-{_name(options, len(rows))}"
+    if PartialState().device.type == "cpu":
+        settings["use_cpu"] = True
+    classifier, log = train_output_classifier(classifier, rows, options.steps, **settings)
     classifier.window = limit  # longer texts are read in windows of the length that was trained
     harm = [line["harm_loss"] for line in log if "harm_loss" in line]
-    print(f"harm loss: {harm[0]:.3f} at the first of {len(harm)} steps, {harm[-1]:.3f} at the last")
-    return classifier
+    say(f"harm loss: {harm[0]:.3f} at the first of {len(harm)} steps, {harm[-1]:.3f} at the last")
+    return classifier, harm
+
+
+def say(*words, **options) -> None:
+    """print, in one of the processes."""
+    if PartialState().is_main_process:
+        print(*words, **options)
+
+
+def _name(options: argparse.Namespace, rows: int) -> str:
+    wanted = [
+        options.backbone,
+        rows,
+        *(getattr(options, name) for name in ("steps", "batch", "lr", "lam", "window", "seed")),
+    ]
+    return hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:8]
 
 
 def figures(name: str, calibration, test, parts: dict[str, pd.DataFrame], max_fpr: float) -> tuple[float, dict]:
@@ -112,12 +145,13 @@ def figures(name: str, calibration, test, parts: dict[str, pd.DataFrame], max_fp
 def main(arguments: list[str] | None = None) -> dict:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("texts", type=Path)
-    parser.add_argument("--backbone", required=True, help="name or folder of a causal LM")
+    parser.add_argument("--backbone", required=True, help="name, folder or GGUF file of a causal LM")
     parser.add_argument("--out", type=Path, required=True, help="folder for the classifier")
     for name, value, what in (
         ("text", "text", "column of texts"), ("label", "label", "column of labels"), ("steps", 300, "of training"),
         ("batch", 16, "texts per step"), ("lr", 1e-4, "learning rate"), ("lam", 0.1, "weight of the next-token loss"),
         ("window", 256, "tokens read at once"), ("seed", 0, "of split, head and order"),
+        ("save-steps", 0, "between checkpoints, 0 for none"),
         ("max-fpr", 0.01, "share of harmless texts that may be flagged"),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=type(value), default=value, help=f"{what} (%(default)s)")
@@ -127,9 +161,11 @@ def main(arguments: list[str] | None = None) -> dict:
     try:
         parts = three_parts(labelled_texts(options.texts, options.text, options.label), options.seed)
         options.out.mkdir(parents=True, exist_ok=True)  # before the training, not after it
-        classifier = trained(parts, options)
+        classifier, harm = trained(parts, options)
     except (ClassifierError, OSError, ValueError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+    if not PartialState().is_main_process:  # the figures are soon made, and by one
+        return {}
     held_back = [parts[name].completion.tolist() for name in ("calibration", "test")]
     scores = [highest_scores(score_completions(classifier, texts)) for texts in held_back]
     bag = make_pipeline(TfidfVectorizer(ngram_range=(1, 2)), LogisticRegression(max_iter=1000, C=10.0))
@@ -140,7 +176,10 @@ def main(arguments: list[str] | None = None) -> dict:
     _, beside = figures("bag of words", *counts, parts, options.max_fpr)
     classifier.save_pretrained(options.out)
     report = {"threshold": threshold, "max_fpr": options.max_fpr, "classifier": found, "bag_of_words": beside}
+    report["harm_loss"] = harm
     (options.out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    for folder in options.out.glob("checkpoints-*"):  # the run is over
+        shutil.rmtree(folder)
     print(f"saved in {options.out}: OutputClassifier.from_pretrained loads it, report.json has the threshold")
     return report
 

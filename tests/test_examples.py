@@ -1,16 +1,28 @@
 """The script that a reader takes home (examples/train_classifier.py): a few steps on a tiny model, and bad input."""
 
 import json
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from accelerate import FullyShardedDataParallelPlugin, PartialState
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
 
 from constclf_lib.models import OutputClassifier, save_language_model
 from constclf_lib.streaming import score_completions
 from examples.train_classifier import labelled_texts, main, three_parts
 from tests.tiny_models import causal_lm, lab_tokenizer
 
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "examples" / "accelerate"
 WORDS = ["ash", "moth", "lantern", "coals", "frost", "key", "grind", "warm"]
 
 
@@ -121,3 +133,68 @@ def test_options_out_of_range(wrong, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["t.csv", "--backbone", "any", "--out", str(tmp_path), *wrong])
     assert "between 0 and 1" in capsys.readouterr().err
+
+
+# --- several processes
+
+
+def launched(*arguments):
+    """The example under accelerate, in two processes on the CPU, as its file of settings says."""
+    command = [
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(CONFIGS / "two_processes.yaml"),
+        str(ROOT / "examples" / "train_classifier.py"), *arguments,
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
+
+
+def test_two_processes_follow_one_also_after_a_kill(backbone, tmp_path):
+    some_texts().to_csv(tmp_path / "texts.csv", index=False)
+    given = [str(tmp_path / "texts.csv"), "--backbone", str(backbone), "--steps", "30", "--batch", "8", "--lr", "1e-3"]
+    given += ["--max-fpr", "0.1", "--lam", "0.5"]
+    one = main([*given, "--out", str(tmp_path / "one")])
+    out = tmp_path / "two"
+    given += ["--out", str(out), "--save-steps", "5"]
+    first = launched(*given)
+    saved = "checkpoints-*/checkpoint-*/trainer_state.json"
+    while first.poll() is None and not list(out.glob(saved)):
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert list(out.glob(saved)) and not (out / "report.json").exists(), "it was not killed on the way"
+    second = launched(*given)
+    printed, _ = second.communicate(timeout=900)
+    assert second.returncode == 0, printed
+    assert printed.count("training on 120 of 120 texts") == printed.count("saved in") == 1  # one of them speaks
+    two = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    assert len(one["harm_loss"]) == len(two["harm_loss"]) == 30
+    assert max(one["harm_loss"]) - min(one["harm_loss"]) > 0.01  # batches differ by more than what is allowed below
+    assert two["harm_loss"] == pytest.approx(one["harm_loss"], rel=1e-3)
+    assert two["threshold"] == pytest.approx(one["threshold"], rel=1e-2)
+    weights = [OutputClassifier.from_pretrained(folder).lm_head.weight for folder in (tmp_path / "one", out)]
+    assert torch.allclose(*weights, atol=1e-4)
+    assert not list(out.glob("checkpoints-*"))
+
+
+def test_a_step_that_cannot_be_shared_is_refused(backbone, tmp_path, capsys, monkeypatch):
+    some_texts().to_csv(tmp_path / "texts.csv", index=False)
+    monkeypatch.setattr(PartialState(), "num_processes", 3)
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "texts.csv"), "--backbone", str(backbone), "--out", str(tmp_path / "o"), "--batch", "8"])
+    assert "8 texts cannot be shared evenly by 3 processes" in capsys.readouterr().err
+
+
+def test_the_files_of_settings_say_what_accelerate_knows(monkeypatch):
+    """Sharding needs GPUs, so the FSDP file is read, by accelerate itself, and not run. That the trainers refuse to
+    start under it is tested in tests/training/test_memory.py."""
+    two, sharded = (load_config_from_file(str(CONFIGS / f"{name}.yaml")) for name in ("two_processes", "fsdp"))
+    assert (two.distributed_type, two.num_processes, two.use_cpu) == ("MULTI_CPU", 2, True)
+    assert (sharded.distributed_type, sharded.mixed_precision) == ("FSDP", "bf16")
+    options = launch_command_parser().parse_args(["script.py"])
+    assert set(sharded.fsdp_config) <= set(vars(options))
+    for name, value in sharded.fsdp_config.items():  # as the launcher hands them on
+        monkeypatch.setenv(name.upper(), str(value).lower() if isinstance(value, bool) else str(value))
+    plugin = FullyShardedDataParallelPlugin()
+    assert plugin.fsdp_version == 2 and plugin.reshard_after_forward is True and plugin.activation_checkpointing
+    assert plugin.state_dict_type.name == "SHARDED_STATE_DICT" and plugin.cpu_ram_efficient_loading

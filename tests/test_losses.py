@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from constclf_lib.losses import annealed_bce, cumulative_max_bce, next_token_loss, per_token_bce
+from constclf_lib.losses import (
+    annealed_bce,
+    cumulative_max_bce,
+    next_token_loss,
+    next_token_loss_in_chunks,
+    per_token_bce,
+)
 
 EXTREMES = [-1e4, -90.0, -17.0, -0.5, 0.0, 3.0, 25.0, 90.0, 1e4]
 
@@ -268,3 +274,43 @@ def test_one_token_texts_have_no_next_token_and_cost_nothing():
 def test_next_token_loss_refuses_wrong_inputs(logits, ids, mask, message):
     with pytest.raises(ValueError, match=message):
         next_token_loss(logits, ids, mask)
+
+
+# --- next-token loss in chunks
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_in_chunks_it_is_the_same_loss_with_the_same_gradient(rows):
+    torch.manual_seed(0)
+    head = torch.nn.Linear(8, 50)
+    hidden = torch.randn(3, 7, 8, requires_grad=True)
+    ids, mask = torch.randint(50, (3, 7)), torch.rand(3, 7) > 0.4
+    mask[2] = False
+    whole = next_token_loss(head(hidden), ids, mask)
+    wanted = torch.autograd.grad(whole, [hidden, head.weight])
+    chunked = next_token_loss_in_chunks(head, hidden, ids, mask, rows)
+    assert_close(chunked, whole)
+    assert_close(torch.autograd.grad(chunked, [hidden, head.weight]), wanted)
+
+
+def test_in_chunks_no_more_rows_of_logits_stand_at_once():
+    seen = []
+
+    def head(hidden):
+        seen.append(tuple(hidden.shape))
+        return hidden @ torch.ones(8, 50)
+
+    hidden, ids = torch.randn(2, 9, 8, requires_grad=True), torch.randint(50, (2, 9))
+    next_token_loss_in_chunks(head, hidden, ids, torch.ones(2, 9, dtype=torch.bool), 5).backward()
+    assert {shape[1] for shape in seen} == {5, 1} and sum(shape[1] for shape in seen) == 2 * 16  # made twice
+
+
+def test_in_chunks_a_first_position_alone_gives_nothing():
+    mask = torch.zeros(1, 4, dtype=torch.bool)
+    mask[0, 0] = True
+    hidden = torch.randn(1, 4, 8, requires_grad=True)
+    loss = next_token_loss_in_chunks(torch.nn.Linear(8, 5), hidden, torch.zeros(1, 4).long(), mask, 2)
+    loss.backward()
+    assert loss == 0 and not hidden.grad.any()
+    with pytest.raises(ValueError, match="rows >= 1"):
+        next_token_loss_in_chunks(torch.nn.Linear(8, 5), hidden, torch.zeros(1, 4).long(), mask, 0)

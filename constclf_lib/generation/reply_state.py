@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 
 from ..errors import GenerationError, PromptTooLongError
-from ..prompts import note_end_id, prompt_ids, turn_end_ids
+from ..prompts import Prompt, conversation, note_end_id, prompt_ids, turn_end_ids
 from ..tokenization import fewest_ids, text_ids
 
 
@@ -21,7 +21,7 @@ def context_of(model) -> float:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None) or math.inf
 
 
-def read_prompt(model, tokenizer, prompt: str, max_prompt_tokens: int | None = None) -> list[int]:
+def read_prompt(model, tokenizer, prompt: Prompt, max_prompt_tokens: int | None = None) -> list[int]:
     """The ids that an assistant reads before it writes (`prompts.prompt_ids`), never none.
 
     Raises PromptTooLongError for more than max_prompt_tokens (None: no limit but the context), or if they leave no room
@@ -34,7 +34,7 @@ def read_prompt(model, tokenizer, prompt: str, max_prompt_tokens: int | None = N
         if most == context - 1
         else f"max_prompt_tokens is {max_prompt_tokens}"
     )
-    fewest = fewest_ids(tokenizer, prompt)
+    fewest = sum(fewest_ids(tokenizer, message["content"]) for message in conversation(prompt))
     if fewest > most:
         raise PromptTooLongError(
             f"the prompt is at least {fewest} tokens long and {place}; shorten it, it is never cut"

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ..errors import ClassifierError
 from ..generation import StopSequences
-from ..streaming import crosses
+from ..streaming import Row, crosses
 from .types import TokenEvent
 
 
@@ -101,3 +102,25 @@ class TextGate(OpenGate):
 
     def close(self) -> None:
         self._stream.close()
+
+
+class ScoredRow:
+    """A gate's view of a row that the batch has read already. A token that was not read is an error, never a score."""
+
+    def __init__(self, row: Row):
+        self._row, self._handed = row, 0
+
+    @property
+    def risk(self) -> float:
+        return self._row.risk
+
+    def push(self, token_ids: list[int], states=None) -> list[float]:
+        if self._row.error is not None:
+            raise self._row.error
+        self._handed += len(token_ids)
+        if len(self._row.scores) != self._handed:
+            raise ClassifierError("a token was to be released that the batch has not scored")
+        return self._row.scores[-len(token_ids) :]
+
+    def close(self) -> None:
+        """Whoever owns the batch takes the row out of it."""

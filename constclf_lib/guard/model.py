@@ -7,6 +7,8 @@ What holds (tests/guard/):
 - Whatever goes wrong in a classifier or in the assistant ends the reply with status "error" and nothing more is
   released. An interrupt is raised again, after the streams are closed. The next request starts from nothing.
 - A prompt that does not fit is refused before anything is scored.
+- Of a conversation the input classifier reads every turn of the user alone and all of them joined; the highest score
+  counts. (An exchange classifier, which reads prompt and reply, gets them joined.)
 - The assistant's private note is never released and never scored; it is in `Reply.note` for whoever studies the lab.
 - An assistant with another tokenizer than the output classifier's is guarded through its text, piece by piece
   (gates.py).
@@ -18,19 +20,23 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import closing
 from pathlib import Path
 from typing import cast
 
 from .._data import data_path
 from .._files import standing
-from ..errors import ClassifierError, ClassifierTimeout, PromptTooLongError
-from ..generation import Detokenizer, StopSequences, Turn, read_prompt
+from ..errors import ClassifierError
+from ..generation import StopSequences, Turn, read_prompt
+from ..prompts import Prompt, conversation, texts_to_judge, user_text
 from ..streaming import StreamingScorer, within
 from ..tokenization import decode_text, fingerprint
+from .answer import Answer, blame, fail
 from .folder import CARD, PARTS, load_parts, read_card, save_guard
 from .gates import OpenGate, TextGate, TokenGate
+from .in_thread import in_thread
 from .types import REFUSAL, Reply, Thresholds, TokenEvent, blocks
 
 
@@ -46,7 +52,10 @@ class GuardedModel:
     then the reply ends with status "error". max_prompt_tokens: the longest prompt, in tokens that the assistant reads;
     None for its context. A longer one costs no more than finding that out: it is encoded only if it is at most that
     many of the vocabulary's longest token (20 characters in the lab), at about 0.25 KB a token. refusal_text:
-    `Reply.refusal` of what is blocked or halted. Holds no state of any request: any number may run at once.
+    `Reply.refusal` of what is blocked or halted. judged_roles: whose messages the bodyguards read; the user's alone
+    where a program keeps the conversation itself, all of them ("system", "user", "assistant") where the messages come
+    from someone who could write a request under any role, apart from an assistant's message with `released: True`, of
+    which whoever calls knows that a guard released it. Holds no state of any request: any number may run at once.
     """
 
     def __init__(
@@ -62,7 +71,10 @@ class GuardedModel:
         max_prompt_tokens: int | None = None,
         refusal_text: str = REFUSAL,
         monitor=None,
+        judged_roles: Sequence[str] = ("user",),
     ):
+        if "user" not in judged_roles:
+            raise ValueError("the user's messages are always judged; judged_roles must name the user")
         if monitor is not None and not (output_classifier is None and rule is None):
             raise ValueError("a monitor stands in place of the output classifier and has a rule of its own; pass one")
         if thresholds is None and not (input_classifier is None and output_classifier is None and monitor is None):
@@ -73,7 +85,7 @@ class GuardedModel:
         self.input_classifier, self.output_classifier = input_classifier, output_classifier
         self.thresholds, self.max_note_tokens, self.step_timeout = thresholds, max_note_tokens, step_timeout
         self.max_prompt_tokens, self.refusal_text = max_prompt_tokens, refusal_text
-        self.monitor = monitor
+        self.monitor, self.judged_roles = monitor, tuple(judged_roles)
         if output_classifier is not None:
             self.monitor = StreamingScorer(output_classifier, rule, step_timeout=step_timeout)
         elif monitor is not None:
@@ -122,45 +134,46 @@ class GuardedModel:
         """
         save_guard(self, Path(folder))
 
-    def reply(self, prompt: str, **options) -> Reply:
+    def reply(self, prompt: Prompt, **options) -> Reply:
         """The whole reply at once: `stream` read to its end, with the same options."""
         *_, reply = self.stream(prompt, **options)
         return cast(Reply, reply)
 
     def stream(
         self,
-        prompt: str,
+        prompt: Prompt,
         max_new_tokens: int = 256,
         temperature: float = 0.0,
         seed: int = 0,
         stop: str | Sequence[str] = (),
         guard: bool = True,
         thresholds: Thresholds | None = None,
-    ) -> Iterator[TokenEvent | Reply]:
+    ) -> Generator[TokenEvent | Reply, None, None]:
         """TokenEvents, each already cleared for release, then one Reply. The texts of the events join to
         Reply.released_text.
 
-        temperature 0 is greedy; otherwise the same seed gives the same reply, whatever else uses random numbers. stop:
+        prompt: a text, or chat messages with `role` ("system", "user", "assistant") and `content`, the last one the
+        user's; of an earlier reply, `history_after` says what may stand there. temperature 0 is greedy; otherwise the
+        same seed gives the same reply, whatever else uses random numbers. stop:
         sequences that end the reply and are not part of it. guard=False asks neither classifier. thresholds: instead of
         the model's own, for this reply. Raises TypeError or ValueError at once for arguments that make no sense;
         everything later is told in the Reply.
         """
-        if not isinstance(prompt, str):
-            raise TypeError(f"the prompt is a string, not {type(prompt).__name__}")
-        stops = (stop,) if isinstance(stop, str) else tuple(stop)
-        if not all(isinstance(text, str) and text for text in stops):
-            raise ValueError("a stop sequence is a string of at least one character")
-        if not (0 <= temperature < math.inf) or max_new_tokens < 0:
-            raise ValueError(
-                f"temperature ({temperature}) and max_new_tokens ({max_new_tokens}) must be finite and not negative"
-            )
-        turn_options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}
-        return self._run(prompt, turn_options, StopSequences(stops), guard, thresholds or self.thresholds)
+        turn_options, stops = reading_options(prompt, max_new_tokens, temperature, seed, stop)
+        return self._run(prompt, turn_options, stops, guard, thresholds or self.thresholds)
 
-    def _run(self, prompt, turn_options, stops, guard, limits) -> Iterator[TokenEvent | Reply]:
+    def astream(
+        self, prompt: Prompt, executor: Executor | None = None, **options
+    ) -> AsyncGenerator[TokenEvent | Reply, None]:
+        """`stream` for an event loop, which goes on meanwhile: each step runs in a thread (of `executor`, or the loop's
+        own). Left early, by `aclose` or a cancelled task, it ends as a `stream` that is closed.
+        """
+        return in_thread(self.stream(prompt, **options), executor)
+
+    def _run(self, prompt, turn_options, stops, guard, limits) -> Generator[TokenEvent | Reply, None, None]:
         reply = Reply()
         try:
-            with _blame(reply, "bad_input"):
+            with blame(reply, "bad_input"):
                 prompt_ids = read_prompt(self.assistant, self.tokenizer, prompt, self.max_prompt_tokens)
             reply.prompt_tokens = len(prompt_ids)
             if guard and self.input_classifier is not None and self._blocks(prompt, reply, limits):
@@ -168,87 +181,71 @@ class GuardedModel:
             else:
                 yield from self._answer(prompt, prompt_ids, reply, turn_options, stops, guard, limits)
         except Exception as error:
-            reply.status, reply.error = "error", f"{type(error).__name__}: {error}"
-            reply.error_kind = reply.error_kind or "generation_failed"
+            fail(reply, error)
         if reply.status in ("blocked_input", "halted_output"):
             reply.refusal = self.refusal_text
         yield reply
 
-    def _blocks(self, prompt: str, reply: Reply, limits: Thresholds) -> bool:
-        with _blame(reply, "classifier"):
-            scores = within(self.step_timeout, lambda: self.input_classifier.score([prompt]))
-            harm, off_label = float(scores.harm[0]), float(scores.off_label[0])
-            reply.input_score, reply.off_label = harm, off_label
-            if not (math.isfinite(harm) and math.isfinite(off_label)):
-                raise ClassifierError(
-                    f"the input classifier gave {harm} and {off_label}; nothing may be released on that"
-                )
+    def _blocks(self, prompt: Prompt, reply: Reply, limits: Thresholds) -> bool:
+        with blame(reply, "classifier"):
+            texts = texts_to_judge(prompt, self.judged_roles)
+            scores = within(self.step_timeout, lambda: self.input_classifier.score(texts))
+            harm, off_label = judge_prompt(reply, scores.harm.tolist(), scores.off_label.tolist())
         return blocks(limits, harm, off_label)
 
     def _answer(self, prompt, prompt_ids, reply, turn_options, stops, guard, limits) -> Iterator[TokenEvent]:
-        """Fills `reply` and yields what may go out. What was written is counted in `written`, so whatever is not
-        released is known to be withheld.
-        """
-        written, detokenizer = "", Detokenizer(self.tokenizer)
+        """Fills `reply` and yields what may go out."""
+        answer = None
         turn_options |= {"max_note_tokens": self.max_note_tokens, "step_timeout": self.step_timeout}
         try:
-            with _blame(reply, "classifier"):
+            with blame(reply, "classifier"):
                 gate = self._gate(prompt, stops, guard, limits)
                 turn_options["layers"] = gate.layers
             with gate, closing(Turn(self.assistant, self.tokenizer, prompt_ids, **turn_options)) as turn:
-                reply.tokens, reply.token_scores = gate.tokens, gate.scores
+                answer = Answer(reply, self.tokenizer, gate, stops)
                 for token in self._tokens(turn, reply):
-                    text = detokenizer.push(token)
-                    written += text
-                    yield from self._released(reply, gate.push(token, text, turn.states))
-                    if gate.halted or stops.found:
+                    yield from answer.push(token, turn.states)
+                    if answer.over:
                         break
-                reply.note = decode_text(self.tokenizer, turn.note_ids)
-                rest = "" if stops.found else detokenizer.flush()  # half a character; after a halt for the record only
-                written += rest
-                if not gate.halted:
-                    yield from self._released(reply, gate.flush(rest))
-                if gate.halted:
-                    reply.status, reply.halt_index = "halted_output", len(reply.tokens) - 1
-                else:
-                    reply.status, reply.finish = "released", "stop" if stops.found else turn.finish
+                reply.note, reply.note_tokens = decode_text(self.tokenizer, turn.note_ids), len(turn.note_ids)
+                yield from answer.end(turn.finish)
         finally:
-            if reply.status != "released":
-                reply.withheld_text = written[len(reply.released_text) :]
+            if answer is not None:
+                answer.withhold()
 
-    def _gate(self, prompt: str, stops: StopSequences, guard: bool, limits: Thresholds) -> OpenGate:
+    def _gate(self, prompt: Prompt, stops: StopSequences, guard: bool, limits: Thresholds) -> OpenGate:
         if not guard or self.monitor is None:
             return OpenGate(stops)
+        asked = user_text(prompt, self.judged_roles)
         if self.through_text:
-            return TextGate(stops, self.monitor.open_text(prompt), limits.output)
-        return TokenGate(stops, self.monitor.open(prompt=prompt), limits.output, self.monitor.layers)
+            return TextGate(stops, self.monitor.open_text(asked), limits.output)
+        return TokenGate(stops, self.monitor.open(prompt=asked), limits.output, self.monitor.layers)
 
     @staticmethod
     def _tokens(turn: Turn, reply: Reply) -> Iterator[int]:
-        with _blame(reply, "generation"):
+        with blame(reply, "generation"):
             yield from turn
 
-    @staticmethod
-    def _released(reply: Reply, events: Iterator[TokenEvent]) -> Iterator[TokenEvent]:
-        while True:
-            with _blame(reply, "classifier"):
-                event = next(events, None)
-            if event is None:
-                return
-            reply.released_text += event.text
-            yield event
+
+def reading_options(prompt: Prompt, max_new_tokens, temperature, seed, stop) -> tuple[dict, StopSequences]:
+    """Options of a Turn, and the stop sequences. Raises TypeError or ValueError for what makes no sense."""
+    conversation(prompt)
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    if not all(isinstance(text, str) and text for text in stops):
+        raise ValueError("a stop sequence is a string of at least one character")
+    if not (0 <= temperature < math.inf) or max_new_tokens < 0:
+        raise ValueError(
+            f"temperature ({temperature}) and max_new_tokens ({max_new_tokens}) must be finite and not negative"
+        )
+    return {"max_new_tokens": max_new_tokens, "temperature": temperature, "seed": seed}, StopSequences(stops)
 
 
-@contextmanager
-def _blame(reply: Reply, who: str) -> Iterator[None]:
-    """Writes down which part failed (`Reply.error_kind`) and lets the failure pass."""
-    try:
-        yield
-    except Exception as error:
-        if isinstance(error, PromptTooLongError):
-            reply.error_kind = "context_length_exceeded"
-        elif who == "bad_input":
-            reply.error_kind = who
-        else:
-            reply.error_kind = f"{who}_{'timeout' if isinstance(error, ClassifierTimeout) else 'failed'}"
-        raise
+def judge_prompt(reply: Reply, harm: Sequence[float], off_label: Sequence[float]) -> tuple[float, float]:
+    """Notes and returns the highest of an input classifier's scores. Raises ClassifierError for one that is no
+    number.
+    """
+    highest = max(harm), max(off_label)
+    reply.input_score, reply.off_label = highest
+    if not all(math.isfinite(score) for score in (*harm, *off_label)):
+        raise ClassifierError(f"the input classifier gave {harm} and {off_label}; nothing may be released on that")
+    return highest

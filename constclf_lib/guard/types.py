@@ -21,6 +21,9 @@ ERROR_KINDS = (
     "classifier_timeout",  # a call of a classifier took longer than step_timeout
     "generation_failed",
     "generation_timeout",  # a step of the assistant did
+    "upstream_failed",  # the server in front of which the guard stands: an error, a broken or unfinished answer
+    "upstream_refused",  # it did not accept the request
+    "upstream_timeout",  # it kept silent for too long
 )
 
 
@@ -70,9 +73,10 @@ class Reply:
     but not released. input_score and off_label: of the prompt, None if not scored. tokens and token_scores: one entry
     per scored token of the completion, with the one that crossed, at `halt_index`; tokens[i] is the text that token i
     completed. (Guarded through text, an entry is a piece and its highest token score.) finish: why the assistant
-    stopped: "end", "length" or "stop". note: the private note, never part of any other field. error: what failed, in
-    words. error_kind: the same for programs, "" or one of ERROR_KINDS. refusal: what to say in place of what is held
-    back, "" unless the guard blocked or halted.
+    stopped: "end", "length" or "stop". note: the private note, never part of any other field; note_tokens: its length.
+    completion_tokens: as an upstream server counted them, 0 where `tokens` tells. error: what failed, in words.
+    error_kind: the same for programs, "" or one of ERROR_KINDS. refusal: what to say in place of what is held back, ""
+    unless the guard blocked or halted.
     """
 
     status: str = "error"
@@ -89,6 +93,8 @@ class Reply:
     prompt_tokens: int = 0
     error_kind: str = ""
     refusal: str = ""
+    note_tokens: int = 0
+    completion_tokens: int = 0
 
     @property
     def shown_text(self) -> str:

@@ -25,6 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import cached_file, find_adapter_config_file
 
 from ..errors import ClassifierError
+from . import gguf
 from .self_check import still
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -87,7 +88,7 @@ def save(model: PreTrainedModel, folder: Path) -> None:
     if Path(found).resolve() == folder.resolve().parent:  # the stage is inside the folder that it will replace
         raise ValueError(f"adapters are not saved over their own base, {base}; choose another folder")
     config.base_model_name_or_path, config.inference_mode = base, True
-    resized = AutoConfig.from_pretrained(found).get_text_config().vocab_size != _rows(model)
+    resized = _config(found).get_text_config().vocab_size != _rows(model)
     state = get_peft_model_state_dict(holder, adapter_name=adapter, save_embedding_layers=resized)
     prefix = _PREFIX if holder is model else ""
     tensors = {prefix + key: value.detach().cpu().clone().contiguous() for key, value in state.items()}
@@ -108,22 +109,20 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def load_language_model(name_or_path: str | os.PathLike, **options) -> tuple[Any, dict]:
-    """What AutoModelForCausalLM loads, and its loading info; if the name or folder holds adapters, a PeftModel around
-    their base. Raises OSError if the adapters are not safetensors, ClassifierError without peft.
+    """What AutoModelForCausalLM loads, and its loading info, out of a GGUF file too (`gguf.located`); if the name or
+    folder holds adapters, a PeftModel around their base. Raises OSError if the adapters are not safetensors,
+    ClassifierError without peft, or without the package gguf.
     """
-    name, adapted = os.fspath(name_or_path), find_adapter_config_file(os.fspath(name_or_path)) is not None
+    name = os.fspath(name_or_path)
     options["output_loading_info"] = True
-    if not adapted:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(name, **options)
-        return loaded
+    if gguf.located(name) or find_adapter_config_file(name) is None:
+        return _load_base(name, options)
     try:
         from peft import PeftConfig, PeftModel
     except ImportError as error:
         raise ClassifierError(f"{name} holds adapters; `pip install peft` to load them") from error
     weights = cached_file(name, WEIGHTS)
-    found = _base_of(PeftConfig.from_pretrained(name).base_model_name_or_path, Path(name))
-    loaded = AutoModelForCausalLM.from_pretrained(found, **options)
-    base, info = loaded
+    base, info = _load_base(_base_of(PeftConfig.from_pretrained(name).base_model_name_or_path, Path(name)), options)
     rows, adapter = _saved(weights, base)
     if rows not in (None, _rows(base)):
         base.resize_token_embeddings(rows, mean_resizing=False)  # their values come with the adapters
@@ -146,6 +145,17 @@ def _base_of(name: str, folder: Path) -> str:
             if (above / name / "config.json").is_file():
                 return str(above / name)
     return name
+
+
+def _load_base(name: str, options: dict) -> tuple[Any, dict]:
+    file = gguf.located(name)
+    loaded: Any = gguf.load(*file, **options) if file else AutoModelForCausalLM.from_pretrained(name, **options)
+    return loaded
+
+
+def _config(base: str) -> Any:
+    file = gguf.located(base)
+    return AutoConfig.from_pretrained(file[0], gguf_file=file[1]) if file else AutoConfig.from_pretrained(base)
 
 
 def _rows(model: Any) -> int:

@@ -21,10 +21,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from ..errors import ClassifierError
 from ..tokenization import fingerprint
+from . import gguf
 from .adapters import load_language_model, merged, unwrapped
 from .cache import cache_argument, cache_of
 from .checkpoints import quiet
-from .self_check import STREAMED, distance, faults, some_ids, still, tolerance
+from .self_check import STREAMED, advice, distance, faults, some_ids, still, tolerance
 
 
 class Reading(NamedTuple):
@@ -132,6 +133,10 @@ class LanguageModelReader(nn.Module):
                     "A classifier needs a causal LM whose body gives hidden states and whose head gives logits from "
                     "them; choose another backbone"
                 ) from error
+        if hidden.dtype == torch.float16 and not hidden.isfinite().all():
+            raise ClassifierError(
+                f"the hidden states of {type(self.model).__name__} are not finite numbers; {advice(hidden.dtype)}"
+            )
         if hidden.isfinite().all() and distance(got, want) > tolerance(self.model, hidden):
             raise ClassifierError(
                 f"{type(self.model).__name__} does not make its logits from the hidden states of its body alone; "
@@ -286,11 +291,16 @@ def _name_of_body(model: Any, head: nn.Module) -> str | None:
     return rest[0] if len(rest) == 1 else None
 
 
-def load_backbone(name_or_path_or_model, tokenizer=None):
-    """(model, tokenizer) from a name, a folder or a model object; names and folders bring a tokenizer."""
+def load_backbone(name_or_path_or_model, tokenizer=None, **options):
+    """(model, tokenizer) from a name, a folder, a GGUF file or a model object; all but the last bring a tokenizer.
+    options (dtype, device_map ...) go to AutoModelForCausalLM.
+    """
     if not isinstance(name_or_path_or_model, str | os.PathLike):
         return name_or_path_or_model, tokenizer
+    if file := gguf.located(name_or_path_or_model):
+        model, _ = gguf.load(*file, **options)
+        return model, tokenizer or gguf.load_tokenizer(*file)
     # progress is worth seeing for a download, not for a folder of our own
     with quiet() if os.path.isdir(name_or_path_or_model) else nullcontext():
-        model, _ = load_language_model(name_or_path_or_model)
+        model, _ = load_language_model(name_or_path_or_model, **options)
     return model, tokenizer or AutoTokenizer.from_pretrained(name_or_path_or_model)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .. import losses
 from ..errors import ClassifierError
 from ..prompts import (
     VERDICT_WORDS,
@@ -27,13 +28,16 @@ from ..prompts import (
 from ..tokenization import pad_batch
 from . import checkpoints
 from .backbone import LanguageModelReader, load_backbone
+from .self_check import advice
 from .value_head import ValueHead
+
+LOGITS_AT_ONCE, LOGITS_IN_A_CHUNK = 2**28, 2**26  # numbers: a gigabyte, and a quarter of one, in float32
 
 
 @dataclass
 class OutputClassifierOutput:
     """harm_logits [batch, time] float32; lm_logits [batch, time, vocab] or None; past_key_values or None;
-    last_hidden_state [batch, time, hidden].
+    last_hidden_state [batch, time, hidden]; next_token_loss, a scalar or None.
 
     A plain dataclass: transformers' ModelOutput keeps some field names for itself, and which ones changes.
     """
@@ -42,6 +46,7 @@ class OutputClassifierOutput:
     lm_logits: Tensor | None
     past_key_values: object | None
     last_hidden_state: Tensor
+    next_token_loss: Tensor | None = None
 
 
 class OutputClassifier(LanguageModelReader):
@@ -66,8 +71,9 @@ class OutputClassifier(LanguageModelReader):
 
     @classmethod
     def from_backbone(cls, name_or_path_or_model, tokenizer=None, inner_size=None, base_rate=None) -> OutputClassifier:
-        """A classifier with an untrained head. A model object (a PeftModel too) is taken over, not copied; a name
-        brings its own tokenizer.
+        """A classifier with an untrained head, from the name of a model on a hub, a folder, a GGUF file (its path, or
+        owner/repository/file.gguf; needs the package gguf) or a loaded model. A model object (a PeftModel too) is taken
+        over, not copied; the others bring their own tokenizer.
 
         base_rate is the share of harmful sequences in the training data. Raises ValueError for anything but a
         decoder-only causal LM, or for a tokenizer with more tokens than the model has embeddings, ClassifierError for a
@@ -83,17 +89,27 @@ class OutputClassifier(LanguageModelReader):
         past_key_values=None,
         use_cache: bool = False,
         with_lm_logits: bool = True,
+        next_token_mask: Tensor | None = None,
     ) -> OutputClassifierOutput:
         """input_ids [batch, time] int64; attention_mask and cache as in `read`. with_lm_logits=False skips the product
-        with the vocabulary.
+        with the vocabulary. next_token_mask [batch, time] bool: also the next-token loss at these tokens, in chunks
+        where all logits at once would be over a gigabyte.
         """
         hidden, cache = self.read(input_ids, attention_mask, past_key_values, use_cache)
+        loss = None if next_token_mask is None else self._next_token_loss(hidden, input_ids, next_token_mask)
         return OutputClassifierOutput(
             harm_logits=self.value_head(hidden),
             lm_logits=self.lm_logits(hidden) if with_lm_logits else None,
             past_key_values=cache,
             last_hidden_state=hidden,
+            next_token_loss=loss,
         )
+
+    def _next_token_loss(self, hidden: Tensor, input_ids: Tensor, mask: Tensor) -> Tensor:
+        if input_ids.numel() * self.vocab_size <= LOGITS_AT_ONCE:
+            return losses.next_token_loss(self.lm_logits(hidden), input_ids, mask)
+        rows = max(1, LOGITS_IN_A_CHUNK // self.vocab_size)
+        return losses.next_token_loss_in_chunks(self.lm_logits, hidden, input_ids, mask, rows)
 
     def save_pretrained(self, folder: str | os.PathLike, card: str | None = None) -> None:
         """Writes a folder that AutoModelForCausalLM loads as it is, plus the head: value_head.safetensors and
@@ -222,7 +238,8 @@ class InputClassifier(LanguageModelReader):
 
     def _score_rows(self, rows: list[list[int]]) -> InputScores:
         input_ids, attention_mask = (t.to(self.device) for t in pad_batch(rows, 0))
-        logits = self(input_ids, attention_mask, attention_mask.sum(dim=1) - 1).float()
+        logits = self(input_ids, attention_mask, attention_mask.sum(dim=1) - 1)
+        dtype, logits = logits.dtype, logits.float()
         harmful, harmless = (logits[:, i] for i in self.verdict_ids)
         others = logits.index_fill(1, torch.tensor(self.verdict_ids, device=logits.device), -torch.inf)
         # The small share of all other tokens straight from their own sum: 1 - P(harmful) - P(harmless) would lose it to
@@ -230,7 +247,8 @@ class InputClassifier(LanguageModelReader):
         off_label = (others.logsumexp(dim=1) - logits.logsumexp(dim=1)).exp()
         if not torch.stack([harmful, harmless, off_label]).isfinite().all():
             raise ClassifierError(
-                "the input classifier gave logits that are not finite numbers; nothing may be released on this score"
+                "the input classifier gave logits that are not finite numbers; nothing may be released on this score. "
+                f"What may help: {advice(dtype)}"
             )
         return InputScores((harmful - harmless).sigmoid().cpu(), off_label.cpu())
 

@@ -104,6 +104,13 @@ def tolerance(model, hidden: Tensor) -> float:
     return known if hidden.device.type == "cpu" else max(known, ELSEWHERE)
 
 
+def advice(dtype: torch.dtype) -> str:
+    """What to do where hidden states of this dtype are not finite numbers."""
+    if dtype == torch.float16:
+        return "float16 ends at 65,504 and some families go beyond it (Gemma); load it in bfloat16 or float32"
+    return "restore its weights"
+
+
 def _look(reader) -> dict[str, str]:
     ids = some_ids(reader)
     tried = _Tried(reader, ids, ids[: max(1, len(ids) // 2)][::-1])
@@ -144,7 +151,7 @@ class _Tried:
         self.tolerance = tolerance(reader.model, self.want[0])
         if not all(hidden.isfinite().all() for hidden in self.want):
             name = type(reader.backbone).__name__
-            raise ClassifierError(f"the hidden states of {name} are not finite numbers; restore its weights")
+            raise ClassifierError(f"the hidden states of {name} are not finite numbers; {advice(self.want[0].dtype)}")
 
     def read(self, rows: list[list[int]], mask: Tensor | None = None, cache: Any = None, use_cache: bool = False):
         ids, device = torch.tensor(rows), self.reader.device

@@ -12,7 +12,7 @@ closed with risk infinity and the others go on; a failed pass closes all.
 Where the classifier was not seen to bear pauses (models.Seen), or where a layer keeps less than every token, so that a
 hole would push one out, the rows are read one by one: slower and just as right.
 
-Deliberately not here: admission of new rows into a running batch; open another batch.
+Deliberately not here: admission of new rows into a batch that runs (running_batch.py).
 """
 
 from __future__ import annotations
@@ -21,67 +21,13 @@ import math
 from collections.abc import Sequence
 
 import torch
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
-from ..errors import ClassifierError, StreamClosedError
+from ..errors import StreamClosedError
+from ..models import keeps_every_token
 from ..tokenization import pad_batch
-from .fail_closed import probability, within
+from .fail_closed import within
 from .reader import Reader
-from .token_stream import TokenStream
-
-
-class _Row:
-    """One stream of a batch. `window`: the completion tokens behind the prefix that its next scores build on; `known`:
-    whether the shared cache holds them. `alone`: its own stream, where the backbone bears no pauses.
-    """
-
-    def __init__(self, reader: Reader, alone: bool, prompt: str | None):
-        self.rule = reader.rule.fresh()
-        self.prefix = reader.prefix_of(prompt)
-        self.room = reader.room(self.prefix)
-        self.alone = TokenStream(reader, prompt) if alone else None
-        self.scores: list[float] = []
-        self.risk = 0.0
-        self.window: list[int] = []
-        self.known = self.closed = False
-        self.error: ClassifierError | None = None
-
-    @property
-    def full(self) -> bool:
-        return len(self.window) >= self.room
-
-    def fitting(self, ids: list[int]) -> list[int]:
-        """What of `ids` still fits behind the window."""
-        return ids[: self.room - len(self.window)]
-
-    def feed(self, part: list[int]) -> list[int]:
-        """What the row reads to learn about `part`: all that it builds on, unless the cache holds that."""
-        if self.known:
-            return part
-        return [*self.prefix, *self.window, *part] if self.window or part else []
-
-    def take(self, part: list[int], fed: int, logits: list[float]) -> list[float]:
-        """Notes that `part`, the end of `fed` tokens, has been read; its logits [len(part)] out of those of a pass."""
-        self.window, self.known = self.window + part, self.known or fed > 0
-        return logits[fed - len(part) : fed]
-
-    def record(self, logits: list[float]) -> list[float]:
-        """The probabilities of the next tokens. A logit that is no number closes the row and gives none."""
-        try:
-            new = [probability(z) for z in logits]
-        except ClassifierError as error:
-            self.error, self.risk = error, math.inf
-            self.close()
-            return []
-        for p in new:
-            self.risk = max(self.risk, self.rule.update(p))
-        self.scores += new
-        return new
-
-    def close(self) -> None:
-        self.closed, self.window = True, []
-        if self.alone is not None:
-            self.alone.close()
+from .row import Row
 
 
 class BatchStream:
@@ -96,8 +42,8 @@ class BatchStream:
             raise ValueError(f"give one prompt per stream, {streams}, not {len(prompts)}")
         self.reader = reader
         self.closed = False
-        self.reads_alone = not (reader.ready().pauses and _keeps_every_token(reader.classifier.config))
-        self._rows = [_Row(reader, self.reads_alone, prompts[i] if prompts else None) for i in range(streams)]
+        self.reads_alone = not (reader.ready().pauses and keeps_every_token(reader.classifier.config))
+        self._rows = [Row(reader, self.reads_alone, prompts[i] if prompts else None) for i in range(streams)]
         self._live = self._rows  # the rows of the cache
         self._cache, self._device = None, reader.device
         self._mask = torch.zeros(streams, 0, dtype=torch.long)  # [live rows, columns of the cache], 1 at real tokens
@@ -210,10 +156,3 @@ class BatchStream:
 
     def __exit__(self, *_) -> None:
         self.close()
-
-
-def _keeps_every_token(config) -> bool:
-    """Whether all layers of the cache are plain ones. The only question here that a dozen tokens cannot answer: a
-    sliding window may be thousands wide.
-    """
-    return all(type(layer) is DynamicLayer for layer in DynamicCache(config=config).layers)

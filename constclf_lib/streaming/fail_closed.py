@@ -47,7 +47,10 @@ def within(seconds: float | None, call: Callable[[], T]) -> T:
 def probability(logit: float) -> float:
     """sigmoid, exact at both ends. Raises ClassifierError for NaN or infinity."""
     if not math.isfinite(logit):
-        raise ClassifierError(f"the output classifier gave the logit {logit}; nothing may be released on this score")
+        raise ClassifierError(
+            f"the output classifier gave the logit {logit}; nothing may be released on this score. A backbone in "
+            "float16 may have left its range (Gemma does): bfloat16 and float32 hold it"
+        )
     if logit >= 0:
         return 1.0 / (1.0 + math.exp(-logit))
     if logit < -700.0:  # exp would overflow; the true value is below 1e-304

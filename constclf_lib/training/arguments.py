@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from .lora import precision
+
 
 def latest_checkpoint(output_dir: str | os.PathLike) -> str | None:
     """The newest complete checkpoint in `output_dir`, for train(resume_from_checkpoint=...), or None.
@@ -46,7 +48,7 @@ def fine_tune_arguments(
     """Arguments for a classifier: AdamW, 5% warm-up, cosine to 0, gradients clipped at 1.0; quiet, offline, nothing
     reported or evaluated.
 
-    float32, or bfloat16 autocast on a GPU of compute capability 8.0 or more. By default nothing is saved on the way;
+    float32; on a GPU autocast to what it can (`lora.precision`). By default nothing is saved on the way;
     `save_steps=n` (with save_strategy="steps", set for you) makes the run resumable. Any other TrainingArguments field
     can be given and wins.
     """
@@ -63,7 +65,7 @@ def fine_tune_arguments(
         "weight_decay": 0.01,
         "adam_beta2": 0.95,
         "max_grad_norm": 1.0,
-        "bf16": torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0),
+        **precision(),
         "logging_steps": 10,
         "logging_nan_inf_filter": False,  # a nan in the loss has to be seen
         "save_strategy": "no",

@@ -7,6 +7,7 @@ losses; scores come from `streaming.score_completions` and from an input classif
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 
 import torch
@@ -16,8 +17,9 @@ from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer_utils import has_length
 
 from ..errors import ClassifierError
-from ..models import default_card, has_adapters, quiet
+from ..models import advice, default_card, has_adapters, quiet
 from ..tokenization import fingerprint
+from .memory import free_memory, is_out_of_memory, out_of_memory_advice
 from .sampler import LengthGroupedOrder
 
 
@@ -53,7 +55,8 @@ class QuietTrainer(Trainer):
         # a datasets.Dataset hands out a column at once; anything else is read row by row
         values = rows[column] if hasattr(rows, "column_names") else (row[column] for row in rows)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        # what goes into one step, over all processes: then their number does not change the order
+        batch_size = self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
         return LengthGroupedOrder([len(value) for value in values], batch_size, seed)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
@@ -83,6 +86,12 @@ class PartsTrainer(QuietTrainer):
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
+        for plugin in ("fsdp_plugin", "deepspeed_plugin"):  # from `accelerate config`, not from the arguments
+            if getattr(self.accelerator.state, plugin, None) is not None:
+                raise ValueError(
+                    f"{type(self).__name__} saves whole classifiers; under {plugin.partition('_')[0]} each process has "
+                    "a shard. Launch without it: a whole model in every process, LoRA where that is too large"
+                )
         tokenizer, given = self.model.tokenizer, self.processing_class
         if given is not None and (tokenizer is None or fingerprint(given) != fingerprint(tokenizer)):
             raise ValueError("a classifier is saved with its own tokenizer; processing_class is another, leave it out")
@@ -94,11 +103,30 @@ class PartsTrainer(QuietTrainer):
         values = {name: value.detach() if isinstance(value, Tensor) else value for name, value in parts.items()}
         self._parts["train" if getattr(self.model, "training", True) else "eval"].append(values)
 
+    def training_step(self, model, inputs, *others, **options) -> Tensor:
+        """The Trainer's own. An out-of-memory error comes back as a ClassifierError that says what to change."""
+        try:
+            return super().training_step(model, inputs, *others, **options)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            said = out_of_memory_advice(self.args, self.accelerator.unwrap_model(model), inputs)
+            free_memory()
+            raise ClassifierError(said) from error
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if (batches := self._parts["train"]) and not any(name.startswith("eval_") for name in logs):
             logs.update(self._mean([(torch.tensor(1), batch) for batch in batches]))
             batches.clear()
+            self._stop_at_overflow(logs)
         super().log(logs, start_time)
+
+    def _stop_at_overflow(self, logs: dict[str, float]) -> None:
+        """ClassifierError where float16 made the loss no number: every further step would be skipped in silence."""
+        assert self.model is not None
+        half = self.args.fp16 or next(self.model.parameters()).dtype == torch.float16
+        if half and any(math.isnan(value) for name, value in logs.items() if name.endswith("loss")):
+            raise ClassifierError(f"the loss is not a number; {advice(torch.float16)}")
 
     def evaluation_loop(
         self, dataloader, description, prediction_loss_only=None, ignore_keys=None, metric_key_prefix="eval"

@@ -64,6 +64,8 @@ class OutputClassifierTrainer(PartsTrainer):
             raise ValueError(f"lam weighs the next-token loss and cannot be negative, got {lam}")
         linear_anneal(0, 1, anneal_end)
         super().__init__(model, *args, **kwargs)
+        if self.args.ddp_find_unused_parameters is None:  # without its loss, the head of the language model rests
+            self.args.ddp_find_unused_parameters = lam == 0
         self.loss, self.lam, self.anneal_end = loss, lam, anneal_end
 
     def _facts(self) -> dict[str, object]:
@@ -77,12 +79,17 @@ class OutputClassifierTrainer(PartsTrainer):
         return float(self.loss == "cumulative_max")
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        output = model(inputs["input_ids"], attention_mask=inputs["attention_mask"], with_lm_logits=self.lam > 0)
+        output = model(
+            inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            with_lm_logits=False,
+            next_token_mask=inputs["mask"] if self.lam > 0 else None,  # inside forward: where other processes see it
+        )
         omega = self.omega
         total = harm = losses.annealed_bce(output.harm_logits, inputs["labels"], inputs["mask"], omega)
         parts = {"harm_loss": harm, "omega": omega}
         if self.lam > 0:
-            parts["next_token_loss"] = losses.next_token_loss(output.lm_logits, inputs["input_ids"], inputs["mask"])
+            parts["next_token_loss"] = output.next_token_loss
             total = harm + self.lam * parts["next_token_loss"]
         self._record(**parts)
         return (total, output) if return_outputs else total

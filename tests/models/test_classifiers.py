@@ -292,3 +292,21 @@ def test_an_input_classifier_needs_a_tokenizer_and_one_token_words(tokenizer):
         InputClassifier.from_backbone(model)
     with pytest.raises(ValueError, match="must be one"):
         InputClassifier.from_backbone(model, tokenizer, words=(" abominable", " harmless"))
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_the_next_token_loss_is_the_same_in_chunks(family, monkeypatch):
+    from constclf_lib.losses import next_token_loss
+    from constclf_lib.models import classifiers
+
+    classifier = OutputClassifier.from_backbone(language_model(family)).train()
+    ids, mask = torch.randint(300, (2, 6)), torch.ones(2, 6, dtype=torch.bool)
+    want = next_token_loss(classifier(ids).lm_logits, ids, mask)
+    assert torch.equal(classifier(ids, with_lm_logits=False, next_token_mask=mask).next_token_loss, want)
+    monkeypatch.setattr(classifiers, "LOGITS_AT_ONCE", 1)
+    monkeypatch.setattr(classifiers, "LOGITS_IN_A_CHUNK", 900)
+    output = classifier(ids, with_lm_logits=False, next_token_mask=mask)
+    assert output.lm_logits is None
+    assert_close(output.next_token_loss, want)
+    grads = [torch.autograd.grad(loss, classifier.lm_head.weight)[0] for loss in (output.next_token_loss, want)]
+    assert_close(*grads)

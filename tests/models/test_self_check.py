@@ -353,3 +353,18 @@ def test_int8_weights_on_the_cpu_are_read_within_their_own_rounding():
     classifier = OutputClassifier.from_backbone(coarse).eval()
     classifier.value_head = exact.value_head
     assert StreamingScorer(classifier).score(ROWS[0]) == pytest.approx(StreamingScorer(exact).score(ROWS[0]), abs=0.05)
+
+
+def test_overflow_of_float16_is_told_not_scored():
+    """What Gemma does in float16: finite weights, hidden states beyond 65,504."""
+    model = causal_lm()
+    with torch.no_grad():
+        for layer in model.model.layers:
+            layer.mlp.up_proj.weight.mul_(1e5)
+            layer.mlp.down_proj.weight.mul_(1e4)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    assert model(ids).logits.isfinite().all()
+    model.half()
+    assert all(p.isfinite().all() for p in model.parameters()) and not model(ids).logits.isfinite().all()
+    with pytest.raises(ClassifierError, match="not finite numbers; float16 ends at 65,504.*bfloat16 or float32"):
+        OutputClassifier.from_backbone(model)

@@ -17,10 +17,17 @@ import constclf_lib
 ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "constclf_lib"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SAYS = {"yaml": "PyYAML", "sklearn": "scikit-learn", "PIL": "Pillow", "IPython": "ipykernel"}  # what brings the import
+# what brings the import
+SAYS = {"yaml": "PyYAML", "sklearn": "scikit-learn", "PIL": "Pillow", "IPython": "ipykernel"}
+SAYS["inspect_ai"] = "inspect-ai"
 # who may import what: the groups of requirements.txt that a floor can count on
 LAB = ("core", "lab", "lora", "writers")
-MAY_IMPORT = {"lab": LAB, "recipes": LAB, "build": LAB, "course": (*LAB, "course"), "serve": ("core", "serve")}
+MAY_IMPORT = {
+    **dict.fromkeys(("lab", "recipes", "build"), LAB),
+    **dict.fromkeys(("course", "public_data", "scoring"), (*LAB, "course")),  # datasets, where a hub is asked
+    "serve": ("core", "serve"),
+    "adapters": ("core", "inspect", "garak"),
+}
 
 
 def text(name):
@@ -213,7 +220,7 @@ def test_the_tree_on_the_first_page_is_the_house():
     assert set(shown) <= there
     floors = contracts()["importlinter:contract:floors"]["layers"].replace("constclf_lib.", "").split("\n")
     floors = [{room.strip() for room in floor.split("|")} for floor in floors if floor]
-    arrows = " ".join(re.search(r"```text\nbuild >(.*?)```", page, re.S).group(0).splitlines()[1:-1])
+    arrows = " ".join(re.search(r"```text\ncli >(.*?)```", page, re.S).group(0).splitlines()[1:-1])
     assert [{room.strip() for room in floor.split("|")} for floor in arrows.split(">")] == floors
     ground_first = {room: number for number, floor in enumerate(reversed(floors)) for room in floor}
     order = [ground_first[room.rstrip("/")] for room in shown]
@@ -226,7 +233,7 @@ def test_the_tree_on_the_first_page_is_the_house():
 def groups():
     """{group: {package}} of requirements.txt; tests/repository/test_requirements.py holds pyproject's extras to it."""
     found = {}
-    for line in text("requirements.txt").splitlines():
+    for line in (text("requirements.txt") + text("requirements-adapters.txt")).splitlines():
         if heading := re.match(r"# --- (\w+)\b", line):
             group = found.setdefault(heading.group(1), set())
         elif line and not line.startswith("#"):

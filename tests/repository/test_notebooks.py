@@ -175,7 +175,7 @@ def test_pictures_in_prose_have_alternative_text(notebook):
 
 def test_at_least_three_exercises_and_a_bug(path, notebook):
     if not is_chapter(path):
-        pytest.skip("asked of chapters 01 to 10")
+        pytest.skip("asked of chapters 01 on")
     assert len(list(exercises(notebook))) >= 3
     bugs = [at for at, cell in enumerate(notebook.cells) if re.search(r"^### Spot the bug", cell.source, re.M)]
     assert bugs

@@ -19,10 +19,10 @@ def text(name):
     return (ROOT / name).read_text(encoding="utf-8")
 
 
-def groups():
-    """{group: {package: requirement}} of requirements.txt, by its headings `# --- group: ...`."""
+def groups(name="requirements.txt"):
+    """{group: {package: requirement}} of such a list, by its headings `# --- group: ...`."""
     found = {}
-    for line in text("requirements.txt").splitlines():
+    for line in text(name).splitlines():
         if heading := re.match(r"# --- (\w+): ", line):
             group = found.setdefault(heading.group(1), {})
         elif line and not line.startswith("#"):
@@ -37,7 +37,7 @@ DIRECT = matrix.direct_requirements()
 # --- the lists
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-adapters.txt"])
 def test_every_line_is_a_range_with_a_word_on_it(name):
     for line in text(name).splitlines():
         if line and not line.startswith(("#", "-r")):
@@ -48,7 +48,7 @@ def test_extras_are_the_groups_of_the_one_list():
     project = tomllib.loads(text("pyproject.toml"))["project"]
     extras = {"core": project["dependencies"]} | project["optional-dependencies"]
     assert extras["course"].pop(0) == "constclf-lib[lab,lora,writers,serve]"
-    for group, wanted in groups().items():
+    for group, wanted in (groups() | groups("requirements-adapters.txt")).items():
         assert {str(requirement) for requirement in wanted.values()} == {
             str(Requirement(line)) for line in extras.pop(group)
         }, group

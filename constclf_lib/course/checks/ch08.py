@@ -263,3 +263,52 @@ def next_prompt(answer):
     for turns in (TURNS[:1], TURNS[1:2], [], TURNS[2:]):
         if answer(list(turns), "And now?") != _conversation(turns, "And now?"):
             raise NotYet(f"four turns are right, {len(turns)} are not: {answer(list(turns), 'And now?')!r}.")
+
+
+REPLIES = {
+    "a released reply": (Reply("released", "They ring at noon.", finish="end"), (200, "stop")),
+    "a reply cut at its longest length": (Reply("released", "They ring at", finish="length"), (200, "length")),
+    "a halted reply": (
+        Reply("halted_output", "The lamp is", " under the stone.", finish="length", refusal="No more."),
+        (200, "content_filter"),
+    ),
+    "a blocked request": (Reply("blocked_input", refusal="No more."), (200, "content_filter")),
+    "a prompt that is too long": (
+        Reply("error", error="my aunt's secret is longer than 96 tokens", error_kind="context_length_exceeded"),
+        (400, None),
+    ),
+    "a classifier that fails": (
+        Reply("error", "They ring", " at noon.", error="OSError: my aunt's secret", error_kind="classifier_failed"),
+        (500, None),
+    ),
+}
+
+
+@exercise("8.4")
+def answer_for(answer):
+    for name, (reply, (status, finish)) in REPLIES.items():
+        try:
+            code, text, why = answer(reply)
+        except (TypeError, ValueError):
+            raise NotYet("return three things: the HTTP status, the text, and the finish reason.") from None
+        if not isinstance(text, str):
+            raise NotYet(f'{name}: the text is a string, "" where there is none, not {shown(text)}.')
+        if reply.withheld_text and reply.withheld_text.strip() in text:
+            raise NotYet(f"{name}: withheld text is in the answer. It was withheld from this very client.")
+        if "secret" in text:
+            raise NotYet(f"{name}: the error's own words are in the answer, and they can quote a prompt.")
+        if code == 200 and reply.status == "error" and text.strip():
+            raise NotYet(f"{name}: a fault dressed as a refusal. The client cannot tell an outage from its own fault.")
+        if code == 200 and reply.status == "error":
+            raise NotYet(f"{name}: a fault that looks like an answer (200) is counted as one; nobody will mend it.")
+        if code != 200 and reply.status != "error":
+            raise NotYet(f"{name}: nothing is broken, yet a client that gets {code} raises; a refusal is an answer.")
+        if code != status:
+            raise NotYet(f"{name}: {status}, not {code}. 4xx is what the client can mend, 5xx what it cannot.")
+        if (text, why) == ("They ring", None):
+            raise NotYet(f"{name}: half a reply beside an error is taken for a whole one; the text is empty.")
+        if why != finish:
+            raise NotYet(f"{name}: the finish reason is {finish!r}, not {why!r}.")
+        wanted = reply.shown_text if status == 200 else ""
+        if text != wanted:
+            raise NotYet(f"{name}: the text should be {wanted!r}, yours is {text!r}.")

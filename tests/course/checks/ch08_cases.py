@@ -322,7 +322,49 @@ def pair_as_tensor(attacks, groups, allowed):
     return torch.tensor(best_pair(attacks, groups, allowed))
 
 
+def answer_for(reply):
+    if reply.status == "error":
+        return (400 if reply.error_kind == "context_length_exceeded" else 500), "", None
+    if reply.status != "released":
+        return 200, reply.shown_text, "content_filter"
+    return 200, reply.shown_text, "length" if reply.finish == "length" else "stop"
+
+
+def _but(**changes):
+    """The solution with another answer for replies of one status."""
+
+    def changed(reply):
+        found = changes.get(reply.status)
+        return found(reply) if found else answer_for(reply)
+
+    return changed
+
+
 CASES = {
+    "answer_for": {
+        "solution": answer_for,
+        "right": {"a list": lambda reply: list(answer_for(reply))},
+        "wrong": {
+            "a refusal is an error": _but(blocked_input=lambda reply: (403, reply.refusal, "content_filter")),
+            "a halt is an error": _but(halted_output=lambda reply: (500, "", None)),
+            "an error is an answer": _but(error=lambda reply: (200, reply.shown_text, "content_filter")),
+            "an error is a refusal": _but(error=lambda reply: (200, "I am sorry.", "content_filter")),
+            "the error's words": _but(error=lambda reply: (answer_for(reply)[0], reply.error, None)),
+            "always 500": _but(error=lambda reply: (500, "", None)),
+            "always 400": _but(error=lambda reply: (400, "", None)),
+            "half a reply": _but(error=lambda reply: (answer_for(reply)[0], reply.released_text, None)),
+            "withheld text": _but(
+                halted_output=lambda reply: (200, reply.released_text + reply.withheld_text, "content_filter")
+            ),
+            "no refusal": _but(halted_output=lambda reply: (200, reply.released_text, "content_filter")),
+            "a halt is a stop": _but(halted_output=lambda reply: (200, reply.shown_text, "stop")),
+            "never length": _but(released=lambda reply: (200, reply.shown_text, "stop")),
+            "finish as it is": _but(released=lambda reply: (200, reply.shown_text, reply.finish)),
+            "a finish reason for an error": _but(error=lambda reply: (answer_for(reply)[0], "", "stop")),
+            "no text": _but(error=lambda reply: (answer_for(reply)[0], None, None)),
+            "two things": lambda reply: answer_for(reply)[:2],
+        },
+    },
     "guarded_reply": {
         "solution": guarded_reply,
         "right": {"by the risk": by_the_risk},
