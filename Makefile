@@ -20,8 +20,7 @@ STAMP := .venv/installed
 export PIP_NO_INPUT := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: lab test test-real red-team-tools test-elsewhere lint docs notebooks data clean badges lock \
-	test-lowest test-latest colab-check test-pythons
+.PHONY: lab test test-real red-team-tools test-elsewhere lint docs notebooks data clean badges lock test-lowest test-latest colab-check test-pythons
 .DEFAULT_GOAL := test
 
 $(STAMP): requirements.txt requirements-dev.txt requirements.lock pyproject.toml

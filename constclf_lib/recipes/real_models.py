@@ -22,6 +22,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -175,11 +176,13 @@ def one_set(rows, states, classifier, verdict, layer, on_xstest, steps: int, fol
         torch.nn.init.normal_(classifier.value_head.out.weight, std=0.02)
         torch.nn.init.constant_(classifier.value_head.out.bias, 0.0)
         train_value_head(classifier, [last[i] for i in train], labels[train], steps, seed=seed)
-        heads = {"value_head": lambda of: scores_on_states(classifier.value_head, [x[:, :size] for x in of])}
+        heads: dict[str, Callable[[list], list[np.ndarray]]] = {
+            "value_head": lambda of: scores_on_states(classifier.value_head, [x[:, :size] for x in of])
+        }
         for method, width in (("probe", 1), ("probe_swim", SWIM)):
             probe = LinearProbe.for_model(classifier.model, [layer], width)
             train_probe(probe, [middle[i] for i in train], labels[train], steps, seed=seed)
-            heads[method] = lambda of, probe=probe: [ProbeScorer(probe).score(x[:, size:]) for x in of]
+            heads[method] = partial(_read, probe, size)
         beside = {"untuned_verdict": untuned}
         for method, read in heads.items():
             by_token = read([states[i] for i in test])
@@ -214,6 +217,11 @@ def one_set(rows, states, classifier, verdict, layer, on_xstest, steps: int, fol
         for control in ("bag_of_words", "mean_pooled"):
             table[f"{method}_minus_{control}_auroc"] = difference(labels, found[method], found[control], fold)
     return table
+
+
+def _read(probe: LinearProbe, size: int, states: list[torch.Tensor]) -> list[np.ndarray]:
+    """What a stream of the probe says at every token; its states stand behind the first `size` numbers."""
+    return [ProbeScorer(probe).score(x[:, size:]) for x in states]
 
 
 def flagged(over: list[np.ndarray], unsafe: np.ndarray) -> dict:
@@ -258,13 +266,12 @@ def risk_at_tenths(streams: list[tuple[np.ndarray, bool, float]]) -> dict[str, l
     """The mean running maximum after each tenth of a text, for harmful and harmless ones: a curve without the words.
     streams: (scores by token, harmful, threshold) of each text.
     """
-    found = {}
+    found: dict[str, list[float]] = {}
     for name, side in (("harmful", True), ("harmless", False)):
         rows = [np.maximum.accumulate(row) for row, harmful, _ in streams if harmful == side]
         ends = [np.ceil(np.arange(1, 11) / 10 * len(row)).astype(int) - 1 for row in rows]
-        found[name] = (
-            np.mean([row[end] for row, end in zip(rows, ends, strict=True)], axis=0, dtype=np.float64).round(4).tolist()
-        )
+        curves = np.array([row[end] for row, end in zip(rows, ends, strict=True)], np.float64)
+        found[name] = [round(float(risk), 4) for risk in curves.mean(axis=0)]
     return found
 
 

@@ -133,7 +133,8 @@ class _Kept:
     """Counts rows of logits [n, vocab] that are kept for the backward pass."""
 
     def __init__(self, vocab: int, hidden: int):
-        self.saved, self.vocab, self.hidden = weakref.WeakSet(), vocab, hidden
+        self.saved: weakref.WeakSet[_Saved] = weakref.WeakSet()
+        self.vocab, self.hidden = vocab, hidden
 
     def hooks(self):
         def pack(tensor):
