@@ -110,7 +110,7 @@ def _from_hub(name: str) -> Path:
     from accelerate import PartialState
 
     repository, _, split = name.partition(":")
-    home = Path(os.environ.get("CONSTCLF_DATA") or Path.home() / ".cache" / "constclf")
+    home = Path(os.environ.get("CONSTCLF_CACHE") or Path.home() / ".cache" / "constclf")
     kept = home / f"{repository.replace('/', '--')}-{split or 'train'}.parquet"
     with PartialState().local_main_process_first():
         if not kept.exists():

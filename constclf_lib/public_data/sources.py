@@ -165,8 +165,8 @@ def _files_in(path: Path) -> list[Path]:
 
 
 def _fetched(name: str, url: str, checksum: str) -> Path:
-    """The file at `url`, from where it was kept (CONSTCLF_DATA, or ~/.cache/constclf) or fetched and compared now."""
-    home = Path(os.environ.get("CONSTCLF_DATA") or Path.home() / ".cache" / "constclf")
+    """The file at `url`, from where it was kept (CONSTCLF_CACHE, or ~/.cache/constclf) or fetched and compared now."""
+    home = Path(os.environ.get("CONSTCLF_CACHE") or Path.home() / ".cache" / "constclf")
     kept = home / name / url.rpartition("/")[2]
     if not (kept.exists() and hashlib.sha256(kept.read_bytes()).hexdigest() == checksum):
         try:

@@ -59,7 +59,7 @@ def published(tmp_path, monkeypatch):
     file = tmp_path / "published" / "toxicity_en.csv"
     file.parent.mkdir()
     file.write_text(CSV, encoding="utf-8")
-    monkeypatch.setenv("CONSTCLF_DATA", str(tmp_path / "kept"))
+    monkeypatch.setenv("CONSTCLF_CACHE", str(tmp_path / "kept"))
 
     def expect(checksum):
         source = replace(SOURCES["surge_toxicity"], files={file.as_uri(): checksum})
