@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from pathlib import Path
 
 from constclf_lib.recipes.real_models import METHODS, METRICS, SETS, measure
@@ -54,7 +55,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", required=True)
     parser.add_argument("--data", type=Path)
-    parser.add_argument("--kept", type=Path, default=Path("/tmp/constclf-states"))
+    parser.add_argument("--kept", type=Path, default=Path(tempfile.gettempdir()) / "constclf-states")
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     paths = {name: options.data / file for name, file in FILES.items()} if options.data else {}
