@@ -7,6 +7,7 @@ Measuring is not done here (measure.py), and the models' cards are written when 
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -132,21 +133,21 @@ PHASES: dict[str, tuple[float, float, dict]] = {
 }
 
 
-def make_assistant(data: Path, log: Callable[[str], None]) -> None:
-    """In PHASES."""
+def make_assistant(data: Path, log: Callable[[str], None], alone: Callable[[], bool] | None = None) -> None:
+    """In PHASES. alone: tells whether no other training needs the second core; without it, none does."""
     tokenizer = lab_tokenizer(data)
     model = new_language_model(tokenizer, ASSISTANT_SHAPE)
     for seed, (phase, (lr, replies, mixture)) in enumerate(PHASES.items()):
         rows = assistant_rows(tokenizer, assistant_corpus(STEPS[phase] * 32, seed, **mixture), replies, seed)
-        train_assistant(model, tokenizer, rows, data / ".build" / "assistant" / phase, STEPS[phase], lr, log)
+        train_assistant(model, tokenizer, rows, data / ".build" / "assistant" / phase, STEPS[phase], lr, log, alone)
     save_language_model(model, as_assistant(tokenizer), data / "models" / "assistant")
 
 
-def train_assistant(model, tokenizer, rows: list[dict], output_dir: Path, steps: int, lr: float, log) -> None:
-    """One phase of next-token training, in bfloat16 also on a CPU, where that halves the time."""
+def train_assistant(model, tokenizer, rows: list[dict], output_dir: Path, steps: int, lr: float, log, alone=None):
+    """One phase of next-token training, in bfloat16 also on a CPU, where that halves the time; so do two threads."""
     cpu = {} if torch.cuda.is_available() else {"bf16": True, "use_cpu": True}
     arguments = pretrain_arguments(output_dir, steps, 32, lr, progress=True, save_steps=500, logging_steps=100, **cpu)
-    pretrain(model, rows, arguments, tokenizer.pad_token_id, callbacks=[Progress(log)])
+    pretrain(model, rows, arguments, tokenizer.pad_token_id, callbacks=[Progress(log), SecondCore(alone)])
 
 
 def bodyguard_documents(tokenizer, corpus: pd.DataFrame) -> list[list[int]]:
@@ -260,6 +261,19 @@ def make_output(data: Path, log: Callable[[str], None]) -> None:
     )
     classifier.window = WINDOWS["output"]
     classifier.save_pretrained(data / "models" / "output_classifier")
+
+
+class SecondCore(TrainerCallback):
+    """Has a training run on two threads from the first step at which it is alone (see `make_assistant`). Two and no
+    more: that the weights do not change by it was compared for one and two.
+    """
+
+    def __init__(self, alone: Callable[[], bool] | None):
+        self._alone = alone or (lambda: True)
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if torch.get_num_threads() == 1 and self._alone():
+            torch.set_num_threads(min(2, os.cpu_count() or 1))
 
 
 class Progress(TrainerCallback):

@@ -2,15 +2,17 @@
 
 Rows of many lengths make glibc give large pieces back and ask for them again at every step, and on some machines that
 takes as long as the training. Told to keep all of it, a process grows for hours (17 GB after 9,000 steps of the
-assistant). So: keep it, and hand back what is free every few steps (peaks of about 8 GB).
+assistant). So: keep it, and every few steps hand back what is free, if there is much of it.
 """
 
 from __future__ import annotations
 
 import ctypes
 from contextlib import suppress
+from pathlib import Path
 
-EVERY = 20  # steps of a training between two handings back
+EVERY = 20  # steps of a training between two looks at what it holds
+MUCH = 8e9  # bytes: what a step needs, and some more
 
 
 def keep_memory() -> None:
@@ -23,6 +25,13 @@ def keep_memory() -> None:
 
 
 def hand_back_memory() -> None:
-    """Gives what is free just now back to the system."""
+    """Gives what is free just now back to the system, if the process holds more than MUCH."""
     with suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
+        if held() > MUCH:
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+def held() -> int:
+    """Bytes of memory that the process holds. OSError where Linux's /proc is not."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmRSS:"))) * 1024

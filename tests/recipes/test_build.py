@@ -1,17 +1,19 @@
 """The build: stages are skipped, forced and named; the manifest notices what is missing or damaged; saves are whole."""
 
 import json
+import os
 import re
+import threading
 
 import pytest
 import torch
 
 from constclf_lib import build, data_path
-from constclf_lib.lab import lab_tokenizer, load_split
+from constclf_lib.lab import assistant_corpus, lab_tokenizer, load_split
 from constclf_lib.models import save_language_model
 from constclf_lib.recipes import manifest
 from constclf_lib.recipes.cards import card
-from constclf_lib.recipes.make import assistant_rows, new_language_model
+from constclf_lib.recipes.make import SecondCore, assistant_rows, new_language_model, train_assistant
 from constclf_lib.training import train_output_classifier
 
 
@@ -88,6 +90,12 @@ class Beside:
         self.told.append(args[0])
         return self
 
+    def Event(self):  # noqa: N802
+        return self
+
+    def set(self):
+        self.told.append("alone")
+
     def start(self):
         self.told.append("started")
 
@@ -110,7 +118,49 @@ def test_the_assistant_is_made_beside_what_does_not_need_it(data, monkeypatch, e
         assert "thresholds" not in beside.told
     else:
         build.build(data, stages)
-        assert beside.told == ["spawn", "assistant", "started", "bodyguard", "joined", "thresholds"]
+        assert beside.told == ["spawn", "assistant", "started", "bodyguard", "alone", "joined", "thresholds"]
+
+
+def test_the_assistant_is_told_when_it_is_alone(data):
+    event, asked = threading.Event(), []
+    stage = build.Stage("assistant", 1, (), lambda folder, log, alone=None: asked.append(alone))
+    build.run_stage(stage, data, alone=event)
+    build.run_stage(stage, data)
+    event.set()
+    assert asked[0]() is True and asked[1] is None
+
+
+@pytest.mark.parametrize("cores", [1, 2, 64])
+def test_a_training_takes_the_second_core_once_it_is_alone_and_no_third(monkeypatch, cores):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    free, seen = [], []
+    with build._one_thread():
+        second = SecondCore(lambda: bool(free))
+        for step in range(4):
+            if step == 2:
+                free.append("core")
+            second.on_step_begin(None, None, None)
+            seen.append(torch.get_num_threads())
+    assert seen == [1, 1, min(2, cores), min(2, cores)]
+
+
+def test_threads_do_not_change_what_the_assistant_learns(tmp_path):
+    """Few steps of a small one: that the whole training gives the same bytes is compared at every build."""
+    tokenizer, threads, found = lab_tokenizer(data_path()), torch.get_num_threads(), []
+    rows = assistant_rows(tokenizer, assistant_corpus(24, attacked=0.4, lengths=(0, 1)))
+    shape = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    try:
+        for name, alone in (("one", lambda: False), ("two", None)):
+            torch.set_num_threads(1)
+            model = new_language_model(tokenizer, shape)
+            train_assistant(model, tokenizer, rows, tmp_path / name, 3, 1e-3, print, alone)
+            found.append((torch.get_num_threads(), model.model.norm.weight.detach(), model.lm_head.weight.detach()))
+    finally:
+        torch.set_num_threads(threads)
+    (one, *before), (two, *after) = found
+    assert (one, two) == (1, min(2, os.cpu_count()))
+    for a, b in zip(before, after, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)  # other processors may round otherwise
 
 
 def test_studies_are_run_when_asked_for(data, monkeypatch):
