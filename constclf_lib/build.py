@@ -164,7 +164,7 @@ STAGES = (
     Stage("ablations", 35, (), _ablations),
     Stage("augmentation", 25, (), _augmentation),
     Stage("controls", 25, (), _controls),
-    Stage("thresholds", 10, ("models/thresholds.json",), _thresholds),
+    Stage("thresholds", 7, ("models/thresholds.json",), _thresholds),
     Stage("development", 20, (), _development),
     Stage("results", 16, ("lab/sealed.parquet",), _results),
     Stage("probe", 5, ("monitors/probe",), _probe),
