@@ -6,6 +6,8 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
 
 from constclf_lib.evaluation import rate_of, tpr_at_fpr, wilson_interval
 from constclf_lib.lab import (
@@ -14,6 +16,7 @@ from constclf_lib.lab import (
     bag_of_words_baseline,
     by_length,
     expected_calibration_error,
+    make_split,
     pr_points,
     rate_by_length,
     rate_table,
@@ -68,6 +71,17 @@ def test_bag_of_words_sees_words_and_nothing_else():
     scores = bag_of_words_baseline(texts, labels, ["strong ash", "strong tea", "zzz"])
     assert scores[0] > 0.8 > 0.2 > scores[1] and scores[2] == pytest.approx(0.5, abs=0.1)
     assert [len(s) for s in bag_of_words_baseline(texts, labels, texts[:3], texts[:2], tfidf=False)] == [3, 2]
+
+
+def test_bag_of_words_is_fitted_to_the_optimum_which_no_rounding_decides():
+    """Another solver comes to the same place; scikit-learn's own tolerance stops 0.01 from it."""
+    rows = make_split("validation", 400)
+    texts, labels, asked = rows.prompt[:300], rows.restricted[:300], rows.prompt[300:]
+    features = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"[^\s.,!?:;\"()]+")
+    other = LogisticRegression(solver="newton-cg", C=10.0, tol=1e-10, max_iter=1000)
+    other.fit(features.fit_transform(texts), labels)
+    expected = other.predict_proba(features.transform(asked))[:, 1]
+    np.testing.assert_allclose(bag_of_words_baseline(texts, labels, asked), expected, atol=1e-4)
 
 
 def test_rates_by_bucket_of_length():
